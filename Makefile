@@ -1,0 +1,28 @@
+# make train, make test, make lint, make bench: each makes .venv first where it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := $(shell sh scripts/cuda_extra.sh)
+
+.PHONY: train test lint bench
+.DEFAULT_GOAL := test
+
+# One stamp for each set of extras; made anew when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*$(EXTRAS)]"
+	touch $@
+
+train: $(VENV)/.installed-fast
+	$(BIN)/mlpkit train $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-fast
+	$(BIN)/mlpkit bench $(ARGS)

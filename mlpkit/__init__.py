@@ -1,0 +1,63 @@
+"""Multilayer perceptrons from scratch: one seed, one result, on every backend."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives; imported when first used, so that `mlpkit --help` answers at once.
+_HOMES = {
+    "mlpkit.datasets": ["DataError", "Dataset", "Split", "SVHN_data", "load_dataset"],
+    "mlpkit.gradcheck": [
+        "check_gradients",
+        "eval_numerical_gradient",
+        "eval_numerical_gradient_array",
+        "rel_error",
+    ],
+    "mlpkit.layers": [
+        "ELU",
+        "SELU",
+        "Dropout",
+        "Flatten",
+        "FullyConnected",
+        "Layer",
+        "LeakyReLU",
+        "ReLU",
+        "Sigmoid",
+        "Tanh",
+    ],
+    "mlpkit.losses": ["CrossEntropy", "softmax"],
+    "mlpkit.model": ["Module", "Sequential"],
+    "mlpkit.networks": [
+        "MLP",
+        "DropoutNet",
+        "FullyConnectedNetwork",
+        "SmallFullyConnectedNetwork",
+        "TestFCReLU",
+        "TinyNet",
+    ],
+    "mlpkit.optimizers": ["SGD", "SGDM", "Adam", "Optimizer", "RMSProp"],
+    "mlpkit.training": [
+        "History",
+        "TrainingDiverged",
+        "compute_acc",
+        "evaluate",
+        "fit",
+        "train_net",
+    ],
+    "mlpkit_backends": ["Backend", "BackendUnavailable", "available", "load"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlpkit' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,124 @@
+"""Numerical gradients by central differences, and how far analytic ones are from them.
+
+All of it works on any backend's arrays, which it perturbs in place; use float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mlpkit_backends import Array, Backend, load
+
+from .losses import CrossEntropy
+from .model import Module
+
+
+def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> float:
+    """max |x - y| / max(1e-8, |x| + |y|) over all elements; x and y of one shape."""
+    chosen = load(backend)
+    xp = chosen.xp
+    x, y = chosen.asarray(x), chosen.asarray(y)
+    return float(xp.max(xp.abs(x - y) / xp.maximum(xp.abs(x) + xp.abs(y), 1e-8)))
+
+
+def indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Every index of an array of that shape, the last axis fastest."""
+    return itertools.product(*map(range, shape))
+
+
+def eval_numerical_gradient(
+    f: Callable[[Array], float],
+    x: Array,
+    verbose: bool = True,
+    h: float = 1e-5,
+    *,
+    backend: str | Backend | None = None,
+) -> Array:
+    """df/dx, (f(x + h) - f(x - h)) / 2h along each coordinate of x, for a scalar f.
+
+    x is perturbed in place and restored. verbose prints each index with its derivative.
+    """
+    gradient = np.empty(x.shape)
+    for index in indices(tuple(x.shape)):
+        old = float(x[index])
+        x[index] = old + h
+        above = float(f(x))
+        x[index] = old - h
+        below = float(f(x))
+        x[index] = old
+        gradient[index] = (above - below) / (2 * h)
+        if verbose:
+            print(index, gradient[index])
+    return load(backend).asarray(gradient)
+
+
+def eval_numerical_gradient_array(
+    f: Callable[[Array], Array],
+    x: Array,
+    df: Array,
+    h: float = 1e-5,
+    *,
+    backend: str | Backend | None = None,
+) -> Array:
+    """The gradient of x for an array-valued f with the upstream gradient df:
+    Σ df (f(x + h) - f(x - h)) / 2h along each coordinate of x, perturbed in place and restored."""
+    chosen = load(backend)
+    gradient = np.empty(x.shape)
+    for index in indices(tuple(x.shape)):
+        old = float(x[index])
+        x[index] = old + h
+        above = chosen.copy(f(x))
+        x[index] = old - h
+        below = f(x)
+        x[index] = old
+        gradient[index] = float(chosen.xp.sum((above - below) * df)) / (2 * h)
+    return chosen.asarray(gradient)
+
+
+def check_gradients(
+    model: Module,
+    x: Array,
+    labels: Array,
+    *,
+    directions: int = 3,
+    seed: int = 0,
+    h: float = 1e-5,
+) -> dict[str, float]:
+    """The relative error of each parameter's gradient along random directions, the worst of
+    `directions`, by name: the check for networks too large for every coordinate.
+
+    The loss is the mean cross entropy; dropout's masks start over from `seed`. Along a unit
+    direction u, (f(w + hu) - f(w - hu)) / 2h is compared with <dw, u>.
+    """
+    backend = model.backend
+    xp = backend.xp
+    rng = np.random.default_rng(seed)
+    loss_func = CrossEntropy(backend=backend)
+
+    def loss() -> float:
+        return loss_func.forward(model.forward(x, True, seed), labels)
+
+    loss()
+    model.backward(loss_func.backward())
+    errors = {}
+    for layer in model.net.layers:
+        for name, w in list(layer.params.items()):
+            dw = layer.grads[name]
+            worst = 0.0
+            for _ in range(directions):
+                u = rng.standard_normal(w.shape)
+                direction = backend.asarray(u / np.linalg.norm(u))
+                layer.params[name] = w + h * direction
+                above = loss()
+                layer.params[name] = w - h * direction
+                below = loss()
+                layer.params[name] = w
+                numerical = (above - below) / (2 * h)
+                analytic = float(xp.sum(dw * direction))
+                scale = max(1e-8, abs(numerical) + abs(analytic))
+                worst = max(worst, abs(numerical - analytic) / scale)
+            errors[name] = worst
+    return errors

@@ -1,0 +1,247 @@
+"""Layers: forward keeps what backward needs; the formulas are the backend's ops.
+
+Every layer has `name`, `params` and `grads` (dicts of arrays by parameter name), `forward(x)` and
+`backward(dout)`, which returns the gradient of x and fills `grads`. A backward takes back what its
+forward kept: without a forward before it, it raises ValueError. `backend=` overrides the default
+backend, read when the layer is built.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from mlpkit_backends import Array, Backend, load
+
+from .seeding import Seed, check_seed, normal
+
+
+class Layer:
+    """A layer without parameters; forward and backward are a subclass's to write."""
+
+    def __init__(self, name: str, *, backend: str | Backend | None = None) -> None:
+        self.name = name
+        self.backend = load(backend)
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self._kept: Any = None
+
+    def forward(self, x: Array) -> Array:
+        """The layer's output for a batch x."""
+        raise NotImplementedError
+
+    def backward(self, dout: Array) -> Array:
+        """The gradient of x, from the gradient of the output."""
+        raise NotImplementedError
+
+    def keep(self, value: Any) -> None:
+        """Hold a value of this forward for the backward that follows."""
+        self._kept = value
+
+    def take_kept(self) -> Any:
+        """What the last forward kept, once."""
+        if self._kept is None:
+            raise ValueError(f"layer {self.name}: backward needs a forward before it; call forward")
+        value, self._kept = self._kept, None
+        return value
+
+
+class Flatten(Layer):
+    """(N, d1, ..., dk) to (N, d1·...·dk); backward restores the shape."""
+
+    def __init__(self, name: str = "flatten", *, backend: str | Backend | None = None) -> None:
+        super().__init__(name, backend=backend)
+
+    def forward(self, x: Array) -> Array:
+        self.keep(x.shape)
+        return self.backend.xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+    def backward(self, dout: Array) -> Array:
+        return self.backend.xp.reshape(dout, self.take_kept())
+
+
+class FullyConnected(Layer):
+    """y = x w + b: x (N, input_dim), w (input_dim, output_dim), b (output_dim,).
+
+    w starts as init_scale times standard normals, drawn on the host in float64 from `seed` (an
+    integer or a numpy Generator; None: NumPy's global state), so it is the same on every backend;
+    b starts at 0. `w_name` and `b_name` are their keys in params and grads.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        init_scale: float = 0.002,
+        name: str = "fc",
+        *,
+        seed: Seed = None,
+        dtype: str = "float64",
+        backend: str | Backend | None = None,
+    ) -> None:
+        super().__init__(name, backend=backend)
+        if input_dim < 1 or output_dim < 1:
+            raise ValueError(
+                f"layer {name}: input_dim and output_dim must be positive; "
+                f"got {input_dim} and {output_dim}"
+            )
+        self.input_dim, self.output_dim = input_dim, output_dim
+        self.w_name, self.b_name = f"{name}_w", f"{name}_b"
+        w = init_scale * normal((input_dim, output_dim), seed)
+        self.params[self.w_name] = self.backend.asarray(w, dtype)
+        self.params[self.b_name] = self.backend.zeros((output_dim,), dtype)
+        self.grads = {self.w_name: None, self.b_name: None}
+
+    def forward(self, x: Array) -> Array:
+        w = self.params[self.w_name]
+        if x.ndim != 2 or x.shape[1] != w.shape[0]:
+            raise ValueError(
+                f"layer {self.name} takes inputs of shape (N, {w.shape[0]}); got {tuple(x.shape)}: "
+                f"give it {w.shape[0]} values an example, flattened, or build it with another width"
+            )
+        self.keep(x)
+        return self.backend.affine(x, w, self.params[self.b_name])
+
+    def backward(self, dout: Array) -> Array:
+        x = self.take_kept()
+        dw, db = self.backend.affine_parameter_gradients(dout, x)
+        self.grads[self.w_name], self.grads[self.b_name] = dw, db
+        return self.backend.affine_input_gradient(dout, self.params[self.w_name])
+
+
+class Dropout(Layer):
+    """Inverted dropout: each element stays with probability keep_prob and is divided by it.
+
+    keep_prob 0 and 1 change nothing; outside [0, 1] is a ValueError. The mask depends on the seed,
+    the layer's position in its network and the number of training forwards since the seed was set,
+    and on nothing else: the same on every backend. Without a seed, one is drawn from NumPy's global
+    state.
+    """
+
+    def __init__(
+        self,
+        keep_prob: float,
+        seed: int | None = None,
+        name: str = "dropout",
+        *,
+        backend: str | Backend | None = None,
+    ) -> None:
+        super().__init__(name, backend=backend)
+        if not 0 <= keep_prob <= 1:
+            raise ValueError(
+                f"layer {name}: keep_prob is the probability to keep an element, in [0, 1]; "
+                f"got {keep_prob}"
+            )
+        self.keep_prob = keep_prob
+        self.seed = check_seed(seed)
+        self.position = 0
+        self.step = 0
+
+    def forward(self, x: Array, is_training: bool = True, seed: int | None = None) -> Array:
+        """x with elements dropped, or x itself where is_training is False.
+
+        A seed restarts the masks: the same seed gives the same mask.
+        """
+        if seed is not None:
+            self.seed, self.step = check_seed(seed), 0
+        if not is_training or self.keep_prob in (0, 1):
+            self.keep(())
+            return x
+        mask = self.backend.keep_mask(
+            tuple(x.shape), self.keep_prob, (self.seed, self.position, self.step)
+        )
+        self.step += 1
+        self.keep((mask,))
+        return self.backend.dropout(x, mask, self.keep_prob)
+
+    def backward(self, dout: Array) -> Array:
+        for mask in self.take_kept():
+            dout = self.backend.dropout(dout, mask, self.keep_prob)
+        return dout
+
+
+class Activation(Layer):
+    """An elementwise function: the backend's op of that name, with the subclass's settings."""
+
+    op: ClassVar[str]
+    settings: tuple[float, ...] = ()
+
+    def forward(self, x: Array) -> Array:
+        self.keep(x)
+        return getattr(self.backend, self.op)(x, *self.settings)
+
+    def backward(self, dout: Array) -> Array:
+        return getattr(self.backend, f"{self.op}_backward")(dout, self.take_kept(), *self.settings)
+
+
+class LeakyReLU(Activation):
+    """x where x >= 0, else negative_slope x."""
+
+    op = "leaky_relu"
+
+    def __init__(
+        self,
+        negative_slope: float = 0.01,
+        name: str = "leaky_relu",
+        *,
+        backend: str | Backend | None = None,
+    ) -> None:
+        super().__init__(name, backend=backend)
+        self.negative_slope = negative_slope
+        self.settings = (negative_slope,)
+
+
+class ReLU(Activation):
+    """max(x, 0)."""
+
+    op = "relu"
+
+    def __init__(self, name: str = "relu", *, backend: str | Backend | None = None) -> None:
+        super().__init__(name, backend=backend)
+
+
+class ELU(Activation):
+    """x where x > 0, else alpha (eˣ - 1)."""
+
+    op = "elu"
+
+    def __init__(
+        self, alpha: float = 1.0, name: str = "elu", *, backend: str | Backend | None = None
+    ) -> None:
+        super().__init__(name, backend=backend)
+        self.settings = (alpha,)
+
+
+class SELU(Activation):
+    """scale elu(x, alpha); the defaults keep mean 0 and variance 1."""
+
+    op = "selu"
+
+    def __init__(
+        self,
+        alpha: float = 1.6732632423543772,
+        scale: float = 1.0507009873554805,
+        name: str = "selu",
+        *,
+        backend: str | Backend | None = None,
+    ) -> None:
+        super().__init__(name, backend=backend)
+        self.settings = (alpha, scale)
+
+
+class Sigmoid(Activation):
+    """1 / (1 + e⁻ˣ)."""
+
+    op = "sigmoid"
+
+    def __init__(self, name: str = "sigmoid", *, backend: str | Backend | None = None) -> None:
+        super().__init__(name, backend=backend)
+
+
+class Tanh(Activation):
+    """tanh x."""
+
+    op = "tanh"
+
+    def __init__(self, name: str = "tanh", *, backend: str | Backend | None = None) -> None:
+        super().__init__(name, backend=backend)

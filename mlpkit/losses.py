@@ -1,0 +1,58 @@
+"""Softmax and its cross entropy; the formulas are the backend's ops."""
+
+from __future__ import annotations
+
+from mlpkit_backends import Array, Backend, load
+
+
+def softmax(x: Array, *, backend: str | Backend | None = None) -> Array:
+    """eˣ / Σ eˣ over the last axis, stable for scores of any size."""
+    return load(backend).softmax(x)
+
+
+class CrossEntropy:
+    """The cross entropy of softmax(scores) and labels, over the batch: its mean, or its sum where
+    size_average is False."""
+
+    def __init__(self, size_average: bool = True, *, backend: str | Backend | None = None) -> None:
+        self.size_average = size_average
+        self.backend = load(backend)
+        self._kept: tuple[Array, Array] | None = None
+
+    def value(self, scores: Array, labels: Array) -> Array:
+        """The loss as a 0-d array on the device, for loops that must not wait for it.
+
+        scores (N, C); labels (N,) integers in 0..C-1, which are not checked.
+        """
+        if scores.ndim != 2 or tuple(labels.shape) != (scores.shape[0],):
+            raise ValueError(
+                "the loss takes scores of shape (N, C) and labels of shape (N,); "
+                f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
+            )
+        self._kept = (scores, labels)
+        return self.scale(scores) * self.backend.xp.sum(
+            self.backend.softmax_cross_entropy(scores, labels)
+        )
+
+    def forward(self, scores: Array, labels: Array) -> float:
+        """The loss as a float; ValueError where a label is outside 0..C-1."""
+        xp = self.backend.xp
+        if labels.shape[0]:
+            low, high = int(xp.min(labels)), int(xp.max(labels))
+            if low < 0 or high >= scores.shape[-1]:
+                raise ValueError(
+                    f"labels must be in 0..{scores.shape[-1] - 1}, one for each column of the "
+                    f"scores; got {low}..{high}"
+                )
+        return float(self.value(scores, labels))
+
+    def backward(self) -> Array:
+        """The gradient of the scores, (N, C)."""
+        if self._kept is None:
+            raise ValueError("the loss's backward needs a forward before it; call forward")
+        (scores, labels), self._kept = self._kept, None
+        return self.scale(scores) * self.backend.softmax_cross_entropy_backward(scores, labels)
+
+    def scale(self, scores: Array) -> float:
+        """What the sum over the batch is multiplied by."""
+        return 1.0 / max(scores.shape[0], 1) if self.size_average else 1.0

@@ -1,0 +1,121 @@
+"""Networks as a sequence of layers, and their parameters by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from mlpkit_backends import Array, Backend
+
+from .layers import Dropout, Layer
+
+
+class Sequential:
+    """Layers one after the other, with their parameters and gradients by name.
+
+    Layers of one name are a ValueError. Each layer's own `params` and `grads` are what counts;
+    those of the sequence are gathered from them. What is assigned is kept by reference.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = list(layers)
+        seen: set[str] = set()
+        for position, layer in enumerate(layers):
+            if layer.name in seen:
+                raise ValueError(
+                    f"each layer needs a name of its own; {layer.name!r} came twice: pass name="
+                )
+            seen.add(layer.name)
+            if isinstance(layer, Dropout):
+                layer.position = position  # part of its masks' key
+        self._owner = {name: layer for layer in layers for name in layer.params}
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self.gather_params()
+        self.gather_grads()
+
+    def owner(self, name: str) -> Layer:
+        """The layer that has the parameter; KeyError names those there are."""
+        if name not in self._owner:
+            known = ", ".join(self._owner) or "none"
+            raise KeyError(f"no parameter {name!r} in this network; it has: {known}")
+        return self._owner[name]
+
+    def assign(self, name: str, value: Array) -> None:
+        """Make value, itself, the parameter of that name."""
+        self.owner(name).params[name] = value
+
+    def assign_grads(self, name: str, value: Array) -> None:
+        """Make value, itself, the gradient of that name."""
+        self.owner(name).grads[name] = value
+
+    def get_params(self, name: str) -> Array:
+        """The parameter of that name."""
+        return self.owner(name).params[name]
+
+    def get_grads(self, name: str) -> Array:
+        """The gradient of that name; None before the first backward."""
+        return self.owner(name).grads[name]
+
+    def gather_params(self) -> dict[str, Array]:
+        """Bring `params` up to date with the layers', and return it."""
+        self.params.update((n, p) for layer in self.layers for n, p in layer.params.items())
+        return self.params
+
+    def gather_grads(self) -> dict[str, Array]:
+        """Bring `grads` up to date with the layers', and return it."""
+        self.grads.update((n, g) for layer in self.layers for n, g in layer.grads.items())
+        return self.grads
+
+    def load(self, params: Mapping[str, Array], report: Callable[[str], None] = print) -> None:
+        """Copy arrays into the parameters of the same names, in the parameters' own dtype, and
+        report each. Other names are left alone; ValueError where a shape differs or no name fits.
+        """
+        known = [name for name in self._owner if name in params]
+        if not known:
+            raise ValueError(
+                f"none of the names fits this network: it has {', '.join(self._owner)}; "
+                f"got {', '.join(params) or 'none'}"
+            )
+        for name in known:
+            old, new = tuple(self.get_params(name).shape), tuple(params[name].shape)
+            if old != new:
+                raise ValueError(
+                    f"parameter {name} has the shape {old}; got an array of shape {new}"
+                )
+        for name in known:
+            layer = self.owner(name)
+            old = layer.params[name]
+            layer.params[name] = layer.backend.xp.astype(
+                layer.backend.asarray(params[name]), old.dtype
+            )
+            report(f"Loading Params: {name} Shape: {tuple(old.shape)}")
+        self.gather_params()
+
+
+class Module:
+    """A network: `net`, a Sequential, run forward and backward."""
+
+    def __init__(self, net: Sequential, backend: Backend) -> None:
+        self.net = net
+        self.backend = backend
+
+    def forward(self, x: Array, is_training: bool = True, seed: int | None = None) -> Array:
+        """Scores (N, C) for a batch x (N, ...). is_training and seed are the dropout layers'."""
+        for layer in self.net.layers:
+            x = (
+                layer.forward(x, is_training, seed)
+                if isinstance(layer, Dropout)
+                else layer.forward(x)
+            )
+        return x
+
+    def backward(self, dout: Array) -> Array:
+        """The gradient of x from that of the scores; fills every layer's grads."""
+        for layer in reversed(self.net.layers):
+            dout = layer.backward(dout)
+        return dout
+
+    def parameters(self) -> Iterator[tuple[str, Array]]:
+        """(name, array) of each parameter, in the layers' order."""
+        for layer in self.net.layers:
+            yield from layer.params.items()

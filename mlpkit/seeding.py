@@ -1,0 +1,35 @@
+"""Random numbers on the host: weights, batch order, seeds. Nothing draws on a device.
+
+Initial weights and batch order are drawn here and transferred: the same on every backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Seed: TypeAlias = int | np.random.Generator | None
+
+
+def normal(shape: tuple[int, ...], seed: Seed) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Standard normals, float64: from a Generator, a new one for an integer seed, or NumPy's global
+    state where seed is None."""
+    if seed is None:
+        return np.random.standard_normal(shape)
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def check_seed(seed: int | None) -> int:
+    """The seed, or one drawn from NumPy's global state for None; ValueError where it doesn't fit
+    the 64-bit word of a Philox key."""
+    if seed is None:
+        return int(np.random.randint(2**31))
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be an integer from 0 to 2**64 - 1; got {seed}")
+    return int(seed)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The order of n images in an epoch: a permutation that seed and epoch alone decide."""
+    return np.random.default_rng([seed, epoch]).permutation(n)

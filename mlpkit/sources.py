@@ -1,0 +1,60 @@
+"""Where a command's data comes from: a folder, SVHN in data/, or the offline stand-in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from .datasets import FILES, DataError
+
+Progress = Callable[[int, int], None]
+
+
+def data_root() -> Path:
+    """The folder for data: what MLPKIT_DATA names, or data/ where the command runs."""
+    return Path(os.environ.get("MLPKIT_DATA") or "data")
+
+
+def has_data(folder: Path) -> bool:
+    """Whether both files are in the folder."""
+    return all((folder / file.name).is_file() for file in FILES)
+
+
+def synthetic_folder() -> Path:
+    """Where the offline stand-in lies."""
+    return data_root() / "synthetic"
+
+
+def find_data(
+    choice: str | None = None,
+    *,
+    say: Callable[[str], None] = print,
+    progress: Progress | None = None,
+) -> Path:
+    """The folder that `choice` names: "svhn", "synthetic" (made where missing), a folder, or None:
+    SVHN where data/ holds it, else the stand-in, with a line that says so. Raises DataError."""
+    root = data_root()
+    if choice == "svhn":
+        if not has_data(root):
+            raise DataError(f"{root} holds no SVHN: `mlpkit data fetch` downloads it (235 MiB)")
+        return root
+    if choice is None and has_data(root):
+        return root
+    if choice in (None, "synthetic"):
+        if choice is None:
+            say(
+                f"No SVHN in {root}/: using the offline stand-in, rendered digits in its layout. "
+                "The real one: mlpkit data fetch"
+            )
+        folder = synthetic_folder()
+        if not has_data(folder):
+            from .synthetic import make
+
+            say(f"Making {folder}/ (once)")
+            make(folder, progress=progress)
+        return folder
+    folder = Path(choice)
+    if not folder.is_dir():
+        raise DataError(f"--data takes svhn, synthetic or a folder; there is no folder {choice}")
+    return folder

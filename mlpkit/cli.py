@@ -1,0 +1,235 @@
+"""The command line. Each command imports what it needs, so that help and errors come at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .recipes import DEFAULT_RECIPE, RECIPES, find_recipe
+
+app = typer.Typer(
+    name="mlpkit",
+    help="Multilayer perceptrons from scratch: one seed, one result, on every backend.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Get, check and look at the data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+BackendOption = Annotated[
+    str | None,
+    typer.Option(help="numpy, cupy or auto (the first of cupy, numpy that runs here)."),
+]
+DATA_HELP = "A folder with SVHN's two files, svhn (data/), or synthetic (the offline stand-in)."
+
+
+def main() -> None:
+    """The entry point: what a user can mend is a sentence and exit status 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        fail("stopped; what was recorded is kept", 130)
+    except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
+        if os.environ.get("MLPKIT_TRACEBACK"):
+            raise
+        fail(str(error), 2)
+
+
+def fail(sentence: str, status: int) -> None:
+    """Say the error and end with the status."""
+    print(f"mlpkit: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def show_version(asked: bool) -> None:
+    """--version."""
+    if asked:
+        print(f"mlpkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Multilayer perceptrons from scratch: one seed, one result, on every backend."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Option(help=f"{', '.join(RECIPES)}; the options below change its parts.")
+    ] = DEFAULT_RECIPE,
+    net: Annotated[
+        str | None, typer.Option(help="tinynet, fcn, or an MLP's hidden widths, as in 512,256.")
+    ] = None,
+    keep_prob: Annotated[
+        float, typer.Option(help="Dropout in an MLP by widths: the probability to keep; 0: none.")
+    ] = 0.0,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, sgdm, rmsprop or adam.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    lr_decay: Annotated[float | None, typer.Option(help="Factor on the learning rate ...")] = None,
+    lr_decay_every: Annotated[int | None, typer.Option(help="... after so many epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in an iteration.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help=f"{DATA_HELP} Default: svhn where it is, else synthetic.")
+    ] = None,
+    train_size: Annotated[
+        int | None, typer.Option(help="Only the first so many training images.")
+    ] = None,
+    val_size: Annotated[
+        int | None, typer.Option(help="Images split off the training file's end.")
+    ] = None,
+    backend: BackendOption = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Decides weights, batch order and dropout.")] = 123,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE, or RECIPE-2, ...")
+    ] = None,
+) -> None:
+    """Train a network, into a run folder with its history, weights and curves."""
+    from .progress import TrainingDisplay, making_data
+    from .runs import Settings, train_run
+
+    changes = {
+        "net": net,
+        "optimizer": optimizer,
+        "lr": lr,
+        "lr_decay": lr_decay,
+        "lr_decay_every": lr_decay_every,
+        "batch_size": batch_size,
+        "epochs": epochs,
+    }
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    resolved = dataclasses.replace(find_recipe(recipe), **given)
+    # Another network or optimizer is no longer the recipe that a name promises.
+    name = f"{resolved.net}-{resolved.optimizer}" if net or optimizer else recipe
+    settings = Settings(name, resolved, keep_prob, train_size, val_size, backend, dtype, seed)
+    run = train_run(settings, lambda: making_data(data), out, TrainingDisplay)
+    summary = run.summary
+    print(
+        f"Best epoch {summary['best_epoch']}: validation accuracy {summary['val_accuracy']:.1%}, "
+        f"test accuracy {summary['test_accuracy']:.1%}; "
+        f"{summary['iterations_per_second']:.0f} iterations/s, {summary['seconds']:.0f} s in all.\n"
+        f"In {run.folder}/: config.json, history.csv, best.safetensors, summary.json, curves.png"
+    )
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with SVHN's two files. Default: the run's own.")
+    ] = None,
+    backend: BackendOption = None,
+) -> None:
+    """Score a run's best weights on the validation and test images."""
+    from .runs import evaluate_run
+
+    for split, (loss, accuracy) in evaluate_run(run, data, backend).items():
+        print(f"{split:4}  accuracy {accuracy:.2%}  loss {loss:.4f}")
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="One run, or several to compare.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="PNG, PDF or SVG. Default: curves.png in the run, or comparison.png."),
+    ] = None,
+) -> None:
+    """One run: its curves; several: loss and accuracies, one above the other."""
+    from .plotting import plot_runs
+
+    target = out or (runs[0] / "curves.png" if len(runs) == 1 else Path("comparison.png"))
+    plot_runs(runs, target)
+    print(target)
+
+
+@app.command()
+def activations(
+    out: Annotated[Path, typer.Option(help="PNG, PDF or SVG.")] = Path("activations.png"),
+) -> None:
+    """Plot the six activation functions."""
+    from .plotting import activations_figure, save
+
+    save(activations_figure(), out)
+    print(out)
+
+
+@data_app.command()
+def fetch() -> None:
+    """Download SVHN (235 MiB) into data/. SVHN is for non-commercial use."""
+    from . import datasets
+    from .sources import data_root
+
+    print("SVHN (Netzer et al. 2011) is for non-commercial use only.")
+    datasets.fetch(data_root())
+    print(f"{data_root()}/ holds SVHN, hashes checked.")
+
+
+@data_app.command()
+def verify() -> None:
+    """Check SVHN's files in data/ against the published sizes and hashes."""
+    from . import datasets
+    from .sources import data_root
+
+    states = datasets.verify(data_root())
+    for name, state in states.items():
+        print(f"{name}: {state}")
+    if any(state != "ok" for state in states.values()):
+        raise typer.Exit(2)
+
+
+@data_app.command()
+def info(
+    data: Annotated[
+        str | None, typer.Option(help=f"{DATA_HELP} Default: svhn where it is, else synthetic.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The picture of samples. Default: samples.png in the folder."),
+    ] = None,
+) -> None:
+    """Shapes, class counts, and a picture of samples."""
+    from .datasets import load_dataset
+    from .plotting import samples_figure, save
+    from .progress import class_table, making_data
+
+    dataset = load_dataset(making_data(data))
+    class_table(dataset)
+    target = out or dataset.folder / "samples.png"
+    save(samples_figure(dataset), target)
+    print(target)
+
+
+@data_app.command()
+def make(
+    out: Annotated[Path | None, typer.Option(help="The folder. Default: data/synthetic.")] = None,
+    train_size: Annotated[int, typer.Option(help="Images in the training file.")] = 73257,
+    test_size: Annotated[int, typer.Option(help="Images in the test file.")] = 26032,
+    seed: Annotated[int, typer.Option(help="The same bytes for the same seed.")] = 0,
+) -> None:
+    """Make the offline stand-in: rendered digits in SVHN's layout."""
+    from . import synthetic
+    from .progress import counting
+    from .sources import has_data, synthetic_folder
+
+    folder = out or synthetic_folder()
+    if out is not None and has_data(out):
+        raise ValueError(f"{out} holds data already: name another folder with --out, or remove it")
+    with counting("images") as progress:
+        synthetic.make(folder, train_size, test_size, seed, progress=progress)
+    print(f"{folder}/ holds {train_size} training and {test_size} test images.")

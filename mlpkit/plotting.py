@@ -1,0 +1,153 @@
+"""Curves of one run, comparisons of several, the activations, and samples of a data set.
+
+Figures are made without pyplot, so that nothing here changes a notebook's own state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from mlpkit_backends import load
+
+from . import activations
+from .checkpoint import atomic
+from .datasets import Dataset
+from .runs import read_config, read_history
+
+THIN = 100  # every so many iterations, a point of the loss curve
+
+History = list[dict[str, float]]
+
+
+def plot_runs(folders: Sequence[Path], out: Path) -> None:
+    """One run: its two-panel curve; several: the three-panel comparison. Written to `out`, in the
+    format that its suffix names."""
+    if len(folders) == 1:
+        figure = curve_figure(read_history(folders[0]), title_of(folders[0]))
+    else:
+        titles = [title_of(folder) for folder in folders]
+        labels = [
+            title if titles.count(title) == 1 else f"{title} ({folder.name})"
+            for title, folder in zip(titles, folders, strict=True)
+        ]
+        histories = [read_history(folder) for folder in folders]
+        figure = comparison_figure(list(zip(labels, histories, strict=True)))
+    save(figure, out)
+
+
+def title_of(folder: Path) -> str:
+    """A run's network and optimizer in words."""
+    config = read_config(folder)
+    net = {"tinynet": "TinyNet", "fcn": "FullyConnectedNetwork"}.get(
+        config["net"], f"MLP {config['net']}"
+    )
+    return f"{net}, {OPTIMIZER_NAMES[config['optimizer']]}, lr {config['lr']:g}"
+
+
+OPTIMIZER_NAMES = {"sgd": "SGD", "sgdm": "SGDM", "rmsprop": "RMSProp", "adam": "Adam"}
+
+
+def curve_figure(history: History, title: str) -> Figure:
+    """Training loss by iteration, thinned, and training and validation accuracy by epoch."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    plot_loss(loss_axes, history)
+    plot_accuracy(accuracy_axes, history, "train_acc", "training")
+    plot_accuracy(accuracy_axes, history, "val_acc", "validation")
+    loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy")
+    accuracy_axes.set(title="Accuracy", xlabel="epoch")
+    finish(accuracy_axes)
+    loss_axes.grid(alpha=0.3)
+    return figure
+
+
+def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
+    """Training loss, training accuracy and validation accuracy of several runs, one above the
+    other."""
+    figure = Figure(figsize=(8, 11), layout="constrained")
+    loss_axes, train_axes, val_axes = figure.subplots(3, 1)
+    for label, history in runs:
+        plot_loss(loss_axes, history, label)
+        plot_accuracy(train_axes, history, "train_acc", label)
+        plot_accuracy(val_axes, history, "val_acc", label)
+    loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy")
+    loss_axes.grid(alpha=0.3)
+    loss_axes.legend()
+    for axes, title in ((train_axes, "Training accuracy"), (val_axes, "Validation accuracy")):
+        axes.set(title=title, xlabel="epoch")
+        finish(axes)
+    return figure
+
+
+def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
+    """Every THIN-th iteration's loss."""
+    points = [(row["iteration"], row["loss"]) for row in history[::THIN]]
+    axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
+
+
+def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:
+    """An accuracy by epoch, with markers."""
+    points = [(row["epoch"], row[column]) for row in history if column in row]
+    axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=label, markersize=4)
+
+
+def finish(axes: Axes) -> None:
+    """The look of an accuracy panel."""
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def activations_figure() -> Figure:
+    """The six activations on [-10, 10], two rows of three."""
+    functions: list[tuple[str, Callable[[Any], Any]]] = [
+        ("Sigmoid", lambda x: activations.sigmoid(x, backend="numpy")),
+        ("Leaky ReLU, slope 0.1", lambda x: activations.leaky_relu(x, 0.1, backend="numpy")),
+        ("ReLU", lambda x: activations.relu(x, backend="numpy")),
+        ("ELU, alpha 0.5", lambda x: activations.elu(x, 0.5, backend="numpy")),
+        ("SELU", lambda x: activations.selu(x, 1.6732, 1.0507, backend="numpy")),
+        ("Tanh", lambda x: activations.tanh(x, backend="numpy")),
+    ]
+    x = load("numpy").asarray(np.linspace(-10, 10, 401))
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    for axes, (title, function) in zip(figure.subplots(2, 3).flat, functions, strict=True):
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.plot(x, function(x))
+        axes.set(title=title, xlabel="x", ylabel="f(x)")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def samples_figure(data: Dataset) -> Figure:
+    """Ten training images of each digit, a row a digit."""
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    figure.suptitle(f"Training images of {data.folder}")
+    for digit, row in enumerate(figure.subplots(10, 10)):
+        chosen = np.flatnonzero(data.train.labels == digit)[: len(row)]
+        row[0].set_ylabel(str(digit), rotation=0, labelpad=12)
+        for axes in row:
+            axes.set(xticks=[], yticks=[])
+        for axes, i in zip(row, chosen, strict=False):
+            axes.imshow(data.train.images[i])
+    return figure
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Write the figure, whole or not at all; ValueError for a format that matplotlib lacks."""
+    kind = out.suffix.lstrip(".").lower()
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ValueError(f"{out} should end in one of {', '.join(sorted(known))}")
+    with atomic(out) as temporary:
+        figure.savefig(temporary, format=kind, dpi=120)

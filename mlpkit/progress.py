@@ -1,0 +1,125 @@
+"""What the command line shows while it works: live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .datasets import Dataset
+from .runs import Run
+from .sources import find_data
+from .training import History, Losses
+
+REDRAW = 0.5  # seconds between looks at the loss, each of which waits for the device
+PLAIN_EVERY = 10.0  # seconds between lines within an epoch, where the output is no terminal
+
+
+@contextmanager
+def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function of (done, total) that shows how far the work is."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def making_data(choice: str | None) -> Path:
+    """`sources.find_data`, with a bar while the offline stand-in is made."""
+    with counting("images") as progress:
+        return find_data(choice, progress=progress)
+
+
+class TrainingDisplay:
+    """The lines of `mlpkit train`: what runs where, then each epoch; between them the loss, the
+    rate and the time left. A context manager, which takes the live line away at its end."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.live.add_task("", total=None)
+        self.started = time.perf_counter()
+        self.seen = (self.started, 0)  # when the loss was last shown, and the iterations by then
+
+    def __enter__(self) -> TrainingDisplay:
+        run, data, recipe = self.run, self.run.data, self.run.settings.recipe
+        self.say(f"Device    {run.backend.name}: {run.backend.device_name()}")
+        self.say(
+            f"Data      {data.folder}: {len(data.train)} training, {len(data.val)} validation, "
+            f"{len(data.test)} test images"
+        )
+        self.say(
+            f"Training  {recipe.net} with {recipe.optimizer}, lr {recipe.lr:g}, batch size "
+            f"{recipe.batch_size}, {recipe.epochs} epochs, {run.settings.dtype}, "
+            f"seed {run.settings.seed}"
+        )
+        self.say(f"Run       {run.folder}")
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the live one."""
+        self.console.print(line, markup=False)
+
+    def iterations(self, done: int, total: int, losses: Losses) -> None:
+        """The loss, the rate and the time left, now and then."""
+        now = time.perf_counter()
+        then, before = self.seen
+        if now - then < (REDRAW if self.console.is_terminal else PLAIN_EVERY):
+            return
+        self.seen = (now, done)
+        rate = f"{(done - before) / (now - then):.0f} it/s"
+        loss = f"loss {losses.read()[-1]:.4f}"
+        if self.console.is_terminal:
+            self.live.update(self.task, completed=done, total=total, description=f"{loss}  {rate}")
+            self.live.refresh()
+        else:
+            left = (now - self.started) / done * (total - done)
+            self.say(f"  iteration {done} / {total}  {loss}  {rate}  {left:.0f} s left")
+
+    def epoch(self, number: int, epochs: int, history: History) -> None:
+        """An epoch's scores."""
+        last, rate = history.epochs[-1], history.epochs[-1].iteration / history.seconds
+        self.seen = (time.perf_counter(), last.iteration)
+        self.say(
+            f"epoch {number:>{len(str(epochs))}} / {epochs}"
+            f"  loss: training {last.train_loss:.4f}, validation {last.val_loss:.4f}"
+            f"  accuracy: training {last.train_acc:.1%}, validation {last.val_acc:.1%}"
+            f"  {rate:.0f} it/s"
+        )
+
+
+def class_table(data: Dataset) -> None:
+    """Print the shapes and each class's count in each split."""
+    table = Table(title=f"{data.folder}, images uint8 (N, 32, 32, 3)", title_justify="left")
+    table.add_column("digit")
+    counts = []
+    for split in ("train", "val", "test"):
+        part = getattr(data, split)
+        table.add_column(split, justify="right")
+        counts.append([*np.bincount(part.labels, minlength=10), len(part)])
+    for name, *row in zip([*range(10), "all"], *counts, strict=True):
+        table.add_row(str(name), *map(str, row))
+    Console().print(table)

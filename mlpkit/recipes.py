@@ -1,0 +1,102 @@
+"""The recipes of `mlpkit train`, and the networks and optimizers that it builds by name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlpkit_backends import Backend
+
+    from .model import Module
+    from .optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained. train_size: at most so many training images, the first ones;
+    None: all. ValueError for a setting out of range."""
+
+    net: str
+    optimizer: str
+    lr: float
+    batch_size: int
+    epochs: int
+    train_size: int | None = None
+    lr_decay: float = 1.0
+    lr_decay_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for setting in ("lr", "lr_decay"):
+            value = getattr(self, setting)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{setting} must be positive; got {value}")
+        for setting in ("batch_size", "epochs", "lr_decay_every"):
+            value = getattr(self, setting)
+            if value < 1:
+                raise ValueError(f"{setting} must be at least 1; got {value}")
+
+
+RECIPES = {
+    "tinynet": Recipe("tinynet", "sgd", 1e-2, 64, 24, None, 0.99, 50),
+    "sgd": Recipe("fcn", "sgd", 1e-2, 32, 15, 50000),
+    "sgdm": Recipe("fcn", "sgdm", 1e-2, 32, 15, 50000),
+    "rmsprop": Recipe("fcn", "rmsprop", 5e-4, 32, 15, 50000),
+    "adam": Recipe("fcn", "adam", 5e-4, 32, 15, 50000),
+}
+DEFAULT_RECIPE = "adam"
+MOMENTUM = 0.9
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name, or a ValueError that lists them."""
+    if name not in RECIPES:
+        raise ValueError(f"the recipe must be one of {', '.join(RECIPES)}; got {name!r}")
+    return RECIPES[name]
+
+
+def build_network(
+    net: str, keep_prob: float, seed: int, dtype: str, backend: str | Backend | None
+) -> Module:
+    """The network that `--net` names: tinynet, fcn, or the hidden widths of an MLP, as in 512,256.
+
+    keep_prob: dropout after every hidden activation of an MLP by widths; 0 for none.
+    """
+    from .networks import MLP, FullyConnectedNetwork, TinyNet
+
+    named = {"tinynet": TinyNet, "fcn": FullyConnectedNetwork}
+    if net in named:
+        if keep_prob:
+            raise ValueError(
+                f"{net} has no dropout; got a keep_prob of {keep_prob}: name hidden widths "
+                "instead, as in --net 3072 or --net 100,100,100,100,100"
+            )
+        return named[net](seed=seed, dtype=dtype, backend=backend)
+    try:
+        hidden = [int(width) for width in net.split(",")]
+    except ValueError:
+        hidden = [0]
+    if min(hidden) < 1:
+        raise ValueError(
+            "the network must be tinynet, fcn, or positive hidden widths as in 512,256; "
+            f"got {net!r}"
+        )
+    widths = (3072, *hidden, 10)
+    return MLP(widths, None, keep_prob, dropout_seed=seed, seed=seed, dtype=dtype, backend=backend)
+
+
+def build_optimizer(name: str, model: Module, lr: float) -> Optimizer:
+    """The optimizer of that name; SGDM with a momentum of 0.9, the rest with their defaults."""
+    from .optimizers import SGD, SGDM, Adam, RMSProp
+
+    if name == "sgdm":
+        return SGDM(model, lr, MOMENTUM)
+    classes: dict[str, type[SGD] | type[RMSProp] | type[Adam]] = {
+        "sgd": SGD,
+        "rmsprop": RMSProp,
+        "adam": Adam,
+    }
+    if name not in classes:
+        raise ValueError(f"the optimizer must be sgd, sgdm, rmsprop or adam; got {name!r}")
+    return classes[name](model, lr)

@@ -1,0 +1,345 @@
+"""A training run as a folder: its configuration, history, best weights, summary and curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mlpkit_backends import Backend, load
+
+from .checkpoint import atomic, load_weights, save_weights
+from .datasets import FILES, Dataset, Split, load_dataset, sha256
+from .losses import CrossEntropy
+from .model import Module
+from .recipes import Recipe, build_network, build_optimizer
+from .seeding import check_seed
+from .training import Batches, History, Losses, Watcher, check_settings, evaluate, fit
+
+COLUMNS = (
+    "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
+)  # fmt: skip
+
+
+MEAN_IMAGE = "mean_image"  # beside the weights, so that they can score any data
+
+
+class RunError(ValueError):
+    """A run folder can't be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's result, but the data and the versions.
+
+    train_size, val_size: of the splits; None: the recipe's and the data set's own. ValueError for a
+    setting out of range.
+    """
+
+    name: str
+    recipe: Recipe
+    keep_prob: float = 0.0
+    train_size: int | None = None
+    val_size: int | None = None
+    backend: str | None = None
+    dtype: str = "float32"
+    seed: int = 123
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"the dtype must be float32 or float64; got {self.dtype!r}")
+        check_seed(self.seed)
+        for setting in ("train_size", "val_size"):
+            value = getattr(self, setting)
+            if value is not None and value < 1:
+                raise ValueError(f"{setting} must be at least 1; got {value}")
+
+    def load(self, folder: Path) -> Dataset:
+        """The data with its splits as the settings ask for them."""
+        data = load_dataset(folder, self.val_size)
+        if self.train_size is not None:
+            return data.first(self.train_size)
+        if self.recipe.train_size is not None:
+            return data.first(min(self.recipe.train_size, len(data.train)))
+        return data
+
+
+def train_run(
+    settings: Settings,
+    find_folder: Callable[[], Path],
+    out: Path | None,
+    watch: Callable[[Run], AbstractContextManager[Watcher]],
+) -> Run:
+    """Train by the settings, into a new run folder (out, or the next free one below runs/).
+
+    find_folder, which may make the data, is called once all that needs no data has been checked;
+    nothing is written to the run's folder before the data has been, too. Where training diverges
+    or is stopped, the folder keeps what was recorded, and the error goes on to the caller.
+    """
+    recipe = settings.recipe
+    backend = load(settings.backend)
+    folder = out or free_folder(Path("runs"), settings.name)
+    check_free(folder)
+    model = build_network(recipe.net, settings.keep_prob, settings.seed, settings.dtype, backend)
+    optimizer = build_optimizer(recipe.optimizer, model, recipe.lr)
+    data = settings.load(find_folder())
+    check_settings(
+        len(data.train), recipe.batch_size, recipe.epochs, recipe.lr_decay, recipe.lr_decay_every
+    )
+    run = Run(folder, settings, backend, model, data)
+    run.start()
+    loss_func = CrossEntropy(backend=backend)
+    began = time.perf_counter()
+    with watch(run) as watcher, Recorder(run, watcher) as recorder:
+        history = fit(
+            model,
+            loss_func,
+            optimizer,
+            run.batches("train"),
+            run.batches("val"),
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            seed=settings.seed,
+            lr_decay=recipe.lr_decay,
+            lr_decay_every=recipe.lr_decay_every,
+            watcher=recorder,
+        )
+    run.finish(history, loss_func, time.perf_counter() - began)
+    return run
+
+
+class Run:
+    """A run under way: its folder and what it is made of."""
+
+    def __init__(
+        self, folder: Path, settings: Settings, backend: Backend, model: Module, data: Dataset
+    ) -> None:
+        self.folder, self.settings, self.backend = folder, settings, backend
+        self.model, self.data = model, data
+        self.summary: dict[str, Any] = {}
+
+    def batches(self, split: str) -> Batches:
+        """A split of the data on the run's device."""
+        part = getattr(self.data, split)
+        return on_device(self.backend, part, self.settings.dtype, self.data.mean_image)
+
+    def start(self) -> None:
+        """Make the folder, with its config.json and the head of history.csv."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", self.config())
+        with (self.folder / "history.csv").open("w", newline="") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def config(self) -> dict[str, Any]:
+        """Everything resolved."""
+        settings, data = self.settings, self.data
+        return {
+            "name": settings.name,
+            **asdict(settings.recipe),
+            "train_size": len(data.train),
+            "val_size": len(data.val),
+            "test_size": len(data.test),
+            "keep_prob": settings.keep_prob,
+            "seed": settings.seed,
+            "dtype": settings.dtype,
+            "backend": self.backend.name,
+            "device": self.backend.device_name(),
+            "data": str(data.folder.resolve()),
+            "data_sha256": {file.name: sha256(data.folder / file.name) for file in FILES},
+            "versions": versions(),
+        }
+
+    def finish(self, history: History, loss_func: CrossEntropy, seconds: float) -> None:
+        """Score the test split with the best parameters and write summary.json."""
+        self.model.net.load(history.best_params, report=lambda line: None)
+        test_loss, test_acc = evaluate(self.model, loss_func, self.batches("test"))
+        best = history.epochs[history.best_epoch - 1]
+        self.summary = {
+            "val_accuracy": best.val_acc,
+            "test_accuracy": test_acc,
+            "test_loss": test_loss,
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.epochs),
+            "iterations": len(history.losses),
+            "iterations_per_second": len(history.losses) / history.seconds,
+            "seconds": seconds,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "backend": self.backend.name,
+            "device": self.backend.device_name(),
+        }
+        write_json(self.folder / "summary.json", self.summary)
+
+
+class Recorder:
+    """Writes history.csv and best.safetensors as training goes, and passes on to the watcher.
+
+    A context manager: however training ends, what was recorded is written, with its curves.
+    """
+
+    def __init__(self, run: Run, watcher: Watcher) -> None:
+        self.run, self.watcher = run, watcher
+        self.written = 0
+        self.saved_epoch = 0
+        self.history = History()
+
+    def iterations(self, done: int, total: int, losses: Losses) -> None:
+        self.history = losses.history
+        self.watcher.iterations(done, total, losses)
+
+    def epoch(self, number: int, epochs: int, history: History) -> None:
+        self.append_rows()
+        if history.best_epoch > self.saved_epoch:
+            host = {n: self.run.backend.to_numpy(p) for n, p in history.best_params.items()}
+            host[MEAN_IMAGE] = self.run.data.mean_image
+            save_weights(self.run.folder / "best.safetensors", host)
+            self.saved_epoch = history.best_epoch
+        self.watcher.epoch(number, epochs, history)
+
+    def append_rows(self) -> None:
+        """Add the rows of the iterations that history.csv lacks."""
+        recipe = self.run.settings.recipe
+        per_epoch = len(self.run.data.train) // recipe.batch_size
+        ends = {epoch.iteration: epoch for epoch in self.history.epochs}
+        with (self.run.folder / "history.csv").open("a", newline="") as file:
+            writer = csv.writer(file)
+            for i in range(self.written + 1, len(self.history.losses) + 1):
+                end = ends.get(i)
+                scores = (
+                    (end.lr, end.train_loss, end.train_acc, end.val_loss, end.val_acc)
+                    if end
+                    else ("",) * 5
+                )
+                row = (i, (i - 1) // per_epoch + 1, scores[0], self.history.losses[i - 1])
+                writer.writerow((*row, *scores[1:]))
+        self.written = len(self.history.losses)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.append_rows()
+        if self.history.losses:
+            from .plotting import plot_runs
+
+            plot_runs([self.run.folder], self.run.folder / "curves.png")
+
+
+def on_device(backend: Backend, split: Split, dtype: str, mean: Any) -> Batches:
+    """A split as batches on a backend's device, centred on the mean image."""
+    return Batches.of(backend, split.images, split.labels, dtype, mean)
+
+
+def check_free(folder: Path) -> None:
+    """RunError where the folder can't take a new run."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder: name another with --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        what = "another run" if (folder / "config.json").is_file() else "other files"
+        raise RunError(f"{folder} holds {what}: name another folder with --out, or remove it")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """parent/name, or the first of parent/name-2, -3, ... that doesn't exist."""
+    folder, n = parent / name, 1
+    while folder.exists():
+        n += 1
+        folder = parent / f"{name}-{n}"
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.json. Raises RunError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{path} should hold a JSON object; it holds {type(config).__name__}")
+    return config
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's history.csv, without the empty columns. Raises RunError."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
+    try:
+        with path.open(newline="") as file:
+            rows = [
+                {column: float(text) for column, text in row.items() if text}
+                for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path} should hold numbers under {', '.join(COLUMNS)}: {error}") from error
+    if not rows or "loss" not in rows[0]:
+        raise RunError(
+            f"{path} holds no iterations: the run was stopped before its first epoch ended"
+        )
+    return rows
+
+
+def evaluate_run(
+    folder: Path, data_folder: Path | None, backend_name: str | None
+) -> dict[str, tuple[float, float]]:
+    """(loss, accuracy) of a run's best weights on the validation and test splits, by split.
+
+    data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
+    """
+    config = read_config(folder)
+    try:
+        backend = load(backend_name)
+        dtype, own = config["dtype"], Path(config["data"])
+        model = build_network(config["net"], config["keep_prob"], 0, dtype, backend)
+        data = load_dataset(data_folder or own, config["val_size"] if data_folder is None else None)
+    except KeyError as error:
+        raise RunError(f"{folder / 'config.json'} lacks {error}") from error
+    weights = load_weights(folder / "best.safetensors")
+    if MEAN_IMAGE not in weights:
+        raise RunError(
+            f"{folder / 'best.safetensors'} lacks {MEAN_IMAGE}, which `mlpkit train` writes"
+        )
+    model.net.load(weights, report=lambda line: None)
+    loss_func = CrossEntropy(backend=backend)
+    mean = weights[MEAN_IMAGE]
+    return {
+        split: evaluate(model, loss_func, on_device(backend, part, dtype, mean))
+        for split, part in (("val", data.val), ("test", data.test))
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Python's version, and those of the libraries that decide results."""
+    found = {"python": platform.python_version()}
+    for package in ("mlpkit", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has held, in bytes; None where the system doesn't say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

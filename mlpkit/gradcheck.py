@@ -70,9 +70,9 @@ def eval_numerical_gradient_array(
     for index in indices(tuple(x.shape)):
         old = float(x[index])
         x[index] = old + h
-        above = chosen.copy(f(x))
+        above = chosen.copy(f(x))  # what f returns may be a view of x
         x[index] = old - h
-        below = f(x)
+        below = chosen.copy(f(x))
         x[index] = old
         gradient[index] = float(chosen.xp.sum((above - below) * df)) / (2 * h)
     return chosen.asarray(gradient)

@@ -76,7 +76,7 @@ class Batches:
     def in_order(self, batch_size: int) -> Iterator[tuple[Array, Array]]:
         """Every image once, in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
-            part = slice(start, start + batch_size)
+            part = slice(start, min(start + batch_size, len(self)))
             yield self.prepare(self.images[part, ...]), self.labels[part]
 
 

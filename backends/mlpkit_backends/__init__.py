@@ -28,9 +28,12 @@ def _cupy() -> Backend:
 _MAKERS: dict[str, Callable[[], Backend]] = {"cupy": _cupy, "numpy": _numpy}
 
 
-@cache
-def _make(name: str) -> Backend:
-    return _MAKERS[name]()
+@cache  # a failed search for CuPy takes too long to repeat for every layer
+def _find(name: str) -> Backend | BackendUnavailable:
+    try:
+        return _MAKERS[name]()
+    except BackendUnavailable as error:
+        return error
 
 
 def load(name: str | Backend | None = None) -> Backend:
@@ -52,19 +55,13 @@ def load(name: str | Backend | None = None) -> Backend:
     if name not in _MAKERS:
         expected = ", ".join(["auto", *_MAKERS])
         raise ValueError(f"backend must be one of {expected}; got {name!r}")
-    try:
-        return _make(name)
-    except BackendUnavailable as error:
-        raise BackendUnavailable(f"backend {name} can't be used: {error}") from error
+    found = _find(name)
+    if isinstance(found, BackendUnavailable):
+        raise BackendUnavailable(f"backend {name} can't be used: {found}") from found
+    return found
 
 
 def available() -> dict[str, str]:
-    """Each backend, and "ok" or the reason it can't be used here."""
-    states = {}
-    for name in _MAKERS:
-        try:
-            _make(name)
-            states[name] = "ok"
-        except BackendUnavailable as error:
-            states[name] = str(error)
-    return states
+    """Each backend, and "ok" or the reason it can't be used here; looked for once a process."""
+    found = {name: _find(name) for name in _MAKERS}
+    return {name: "ok" if isinstance(b, Backend) else str(b) for name, b in found.items()}

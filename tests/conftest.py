@@ -1,0 +1,52 @@
+"""The `backend` fixture: every backend that shared code is tested over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import mlpkit_backends
+from mlpkit_backends import Array, Backend, BackendUnavailable, load
+
+DEVICE = array_api_strict.Device("device1")
+HOST = array_api_strict.Device("CPU_DEVICE")
+
+
+class StrictBackend(Backend):
+    """The base ops on array-api-strict's second device, whose arrays refuse, as CuPy's do, to
+    become NumPy's unasked. A stray numpy call in shared code fails on it."""
+
+    def __init__(self) -> None:
+        super().__init__("strict", array_api_strict)
+
+    def asarray(self, a: Any, dtype: str | None = None) -> Array:
+        if not isinstance(a, type(self.xp.empty(0))):
+            a = self.xp.asarray(np.asarray(a), device=DEVICE)
+        return a if dtype is None else self.xp.astype(a, getattr(self.xp, dtype), copy=False)
+
+    def to_numpy(self, a: Array) -> np.ndarray[Any, Any]:
+        return np.asarray(a.to_device(HOST))
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=DEVICE)
+
+    def arange(self, n: int) -> Array:
+        return self.xp.arange(n, dtype=self.xp.int64, device=DEVICE)
+
+
+@pytest.fixture(params=["numpy", "strict", "cupy"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """Each backend in turn, made the default; cupy is skipped, with its reason, without a GPU."""
+    monkeypatch.setitem(mlpkit_backends._MAKERS, "strict", StrictBackend)
+    mlpkit_backends._find.cache_clear()
+    try:
+        chosen = load(request.param)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("MLPKIT_BACKEND", request.param)
+    yield chosen
+    mlpkit_backends._find.cache_clear()

@@ -1,0 +1,129 @@
+"""Finding a backend, and saying why one can't be used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import mlpkit_backends
+from mlpkit_backends import Backend, BackendUnavailable, available, load
+
+
+def test_arrays_go_in_and_out_whole(backend: Backend) -> None:
+    for a in (np.arange(6.0).reshape(2, 3), np.array([1, 2], np.uint8), np.array([True, False])):
+        back = backend.to_numpy(backend.asarray(a))
+        assert back.dtype == a.dtype
+        np.testing.assert_array_equal(back, a)
+    assert backend.to_numpy(backend.asarray([1, 2], "float32")).dtype == np.float32
+
+
+def test_a_copy_shares_nothing(backend: Backend) -> None:
+    a = backend.asarray(np.zeros(3))
+    b = backend.copy(a)
+    b += 1.0
+    assert backend.to_numpy(a).tolist() == [0, 0, 0]
+
+
+def test_the_double_refuses_what_cupy_refuses(backend: Backend) -> None:
+    if backend.name == "numpy":
+        pytest.skip("NumPy's arrays are on the host already")
+    with pytest.raises((TypeError, RuntimeError)):
+        np.exp(backend.asarray([1.0]))
+
+
+def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
+    assert load().name == "numpy"
+    monkeypatch.setenv("MLPKIT_BACKEND", "abacus")
+    with pytest.raises(ValueError, match="must be one of auto, cupy, numpy; got 'abacus'"):
+        load()
+
+
+def test_auto_is_the_first_that_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLPKIT_BACKEND", raising=False)
+    first = next(name for name, state in available().items() if state == "ok")
+    assert load().name == load("auto").name == first
+    assert list(available()) == ["cupy", "numpy"]
+    assert available()["numpy"] == "ok"
+
+
+def test_numpy_by_name_never_imports_cupy() -> None:
+    code = (
+        "import sys; from mlpkit_backends import load; load('numpy'); "
+        "sys.exit('cupy' in sys.modules or 'mlpkit_backends.cuda' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Backends looked for anew in the test, and forgotten after it."""
+    mlpkit_backends._find.cache_clear()
+    yield
+    mlpkit_backends._find.cache_clear()
+
+
+class FakeRuntime:
+    """cupy.cuda.runtime as it answers on a machine with the given driver and devices."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def __init__(self, driver: int, runtime: int, devices: int | str) -> None:
+        self.driver, self.runtime, self.devices = driver, runtime, devices
+
+    def driverGetVersion(self) -> int:  # noqa: N802 - CUDA's names
+        return self.driver
+
+    def runtimeGetVersion(self) -> int:  # noqa: N802
+        return self.runtime
+
+    def getDeviceCount(self) -> int:  # noqa: N802
+        if isinstance(self.devices, str):
+            raise self.CUDARuntimeError(self.devices)
+        return self.devices
+
+
+MACHINES = {
+    "no driver": (FakeRuntime(0, 13000, "cudaErrorInsufficientDriver"), "no NVIDIA driver"),
+    "driver too old": (
+        FakeRuntime(12020, 13000, "cudaErrorInsufficientDriver: too old"),
+        r"offers CUDA 12\.2 and CuPy was built for CUDA 13\.0.*cupy-cuda12x",
+    ),
+    "no device": (
+        FakeRuntime(13000, 13000, "cudaErrorNoDevice: none"),
+        "no CUDA device is visible",
+    ),
+    "hidden": (FakeRuntime(13000, 13000, 0), "CUDA_VISIBLE_DEVICES"),
+}
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("machine", MACHINES)
+def test_cupy_by_name_is_cupy_or_an_error(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, reason = MACHINES[machine]
+    fake = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", fake)  # type: ignore[arg-type]
+    with pytest.raises(BackendUnavailable, match=f"backend cupy can't be used: .*{reason}"):
+        load("cupy")
+    assert load("auto").name == "numpy"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_cupy_not_installed_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Absent:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "cupy":
+                raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    with pytest.raises(
+        BackendUnavailable, match=r'not installed: pip install "cupy-cuda13x\[ctk\]"'
+    ):
+        load("cupy")

@@ -1,0 +1,53 @@
+"""Numerical gradients of functions whose derivatives are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlpkit import eval_numerical_gradient, eval_numerical_gradient_array, rel_error
+from mlpkit_backends import Backend
+
+X = np.linspace(-1, 2, 6).reshape(2, 3)
+
+
+def test_a_scalar_function(backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
+    x = backend.asarray(X.copy())
+    got = eval_numerical_gradient(lambda x: float(backend.xp.sum(x**3)), x)
+    np.testing.assert_allclose(backend.to_numpy(got), 3 * X**2, rtol=1e-8, atol=1e-9)
+    assert np.array_equal(backend.to_numpy(x), X)  # restored to the bit
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("(0, 0) ")
+
+
+def test_not_verbose_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    eval_numerical_gradient(lambda x: float(x.sum()), np.ones(2), verbose=False, backend="numpy")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_array_function(backend: Backend) -> None:
+    x, a = backend.asarray(X.copy()), np.arange(12.0).reshape(3, 4)
+    df = np.linspace(1, 3, 8).reshape(2, 4)
+    got = eval_numerical_gradient_array(lambda x: x @ backend.asarray(a), x, backend.asarray(df))
+    np.testing.assert_allclose(backend.to_numpy(got), df @ a.T, rtol=1e-9)
+    assert np.array_equal(backend.to_numpy(x), X)
+
+
+def test_an_array_function_that_works_in_place(backend: Backend) -> None:
+    out, x = backend.asarray(np.zeros((2, 3))), backend.asarray(X.copy())
+
+    def square(x):
+        out[...] = x * x
+        return out
+
+    got = eval_numerical_gradient_array(square, x, backend.asarray(np.ones((2, 3))))
+    np.testing.assert_allclose(backend.to_numpy(got), 2 * X, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [([1.0, 2.0], [1.0, 2.0], 0.0), ([1.0], [3.0], 0.5), ([0.0], [0.0], 0.0), ([1e-9], [0.0], 0.1)],
+)
+def test_rel_error(backend: Backend, x: list[float], y: list[float], expected: float) -> None:
+    assert rel_error(backend.asarray(x), backend.asarray(y)) == pytest.approx(expected, rel=1e-12)

@@ -1,0 +1,160 @@
+"""Sequences of layers, their parameters by name, and the networks' layers, widths and scales."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlpkit import (
+    MLP,
+    Dropout,
+    DropoutNet,
+    FullyConnected,
+    FullyConnectedNetwork,
+    LeakyReLU,
+    Module,
+    Sequential,
+    SmallFullyConnectedNetwork,
+    TestFCReLU,
+    TinyNet,
+    check_gradients,
+)
+from mlpkit_backends import Backend
+
+# class, its fully connected layers (name, inputs, outputs), the weights' scale
+NETWORKS = {
+    "TestFCReLU": (TestFCReLU, [("tiny_fc", 15, 5)], 0.002),
+    "Small": (SmallFullyConnectedNetwork, [("fc_1", 4, 30), ("fc_2", 30, 7)], 0.02),
+    "DropoutNet": (DropoutNet, [("fc1", 15, 20), ("fc2", 20, 30), ("fc3", 30, 10)], 0.05),
+    "TinyNet": (TinyNet, [("fc1", 3072, 3072), ("fc2", 3072, 10)], 0.002),
+    "FullyConnectedNetwork": (
+        FullyConnectedNetwork,
+        [("fc1", 3072, 100), *((f"fc{i}", 100, 100) for i in range(2, 6)), ("fc6", 100, 10)],
+        0.05,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_layers_widths_and_scales(case: str) -> None:
+    make, expected, scale = NETWORKS[case]
+    layers = [layer for layer in make(backend="numpy").net.layers if layer.params]
+    assert [(layer.name, *layer.params[layer.w_name].shape) for layer in layers] == expected
+    for layer in layers:
+        w = layer.params[layer.w_name]
+        # Four standard errors of a normal sample's standard deviation.
+        assert w.std() == pytest.approx(scale, rel=4 / np.sqrt(2 * w.size))
+        assert not layer.params[layer.b_name].any()
+
+
+@pytest.mark.parametrize("case", ["TestFCReLU", "Small", "DropoutNet"])
+def test_forward_is_the_layers_one_after_the_other(backend: Backend, case: str) -> None:
+    make, fcs, _ = NETWORKS[case]
+    model = make()
+    x = np.random.default_rng(0).standard_normal((6, fcs[0][1]))
+    expected = x
+    for name, *_ in fcs:
+        w, b = (backend.to_numpy(model.net.get_params(f"{name}_{p}")) for p in "wb")
+        expected = expected @ w + b
+        if case != "Small" or name == "fc_1":
+            expected = np.where(expected >= 0, expected, 0.01 * expected)
+    got = backend.to_numpy(model.forward(backend.asarray(x), is_training=False))
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_gradients_of_deep_networks_along_random_directions(backend: Backend) -> None:
+    x = np.random.default_rng(1).standard_normal((7, 2, 6))
+    labels = backend.asarray([0, 1, 2, 3, 0, 1, 2])
+    model = MLP((12, 16, 8, 8, 4), keep_prob=0.7, dropout_seed=3, seed=2)
+    assert max(check_gradients(model, backend.asarray(x), labels).values()) < 1e-6
+
+
+def test_a_wrong_gradient_is_found(backend: Backend) -> None:
+    class Wrong(LeakyReLU):
+        def backward(self, dout):
+            return 1.01 * super().backward(dout)
+
+    net = Sequential(
+        FullyConnected(5, 4, 0.5, "a", seed=1), Wrong(), FullyConnected(4, 3, 0.5, "b")
+    )
+    x, labels = backend.asarray(np.ones((2, 5))), backend.asarray([0, 2])
+    errors = check_gradients(Module(net, backend), x, labels)
+    assert errors["a_w"] > 1e-3
+    assert errors["b_w"] < 1e-6
+
+
+def test_an_mlp_has_dropout_after_each_hidden_activation() -> None:
+    model = MLP((12, 6, 5, 3), keep_prob=0.5, seed=0, backend="numpy")
+    names = [layer.name for layer in model.net.layers]
+    assert " ".join(names) == "flatten fc1 leaky_relu1 dropout1 fc2 leaky_relu2 dropout2 fc3"
+    scale = model.net.get_params("fc1_w").std()
+    assert scale == pytest.approx(np.sqrt(2 / 12), rel=0.3)
+
+
+def test_one_seed_one_network(backend: Backend) -> None:
+    one, two, other = (MLP((8, 4, 2), seed=s).net for s in (1, 1, 2))
+    for name in one.params:
+        same = backend.to_numpy(one.params[name])
+        assert np.array_equal(same, backend.to_numpy(two.params[name]))
+    assert not np.array_equal(
+        backend.to_numpy(one.params["fc1_w"]), backend.to_numpy(other.params["fc1_w"])
+    )
+
+
+def test_names_must_differ() -> None:
+    with pytest.raises(ValueError, match="'fc' came twice"):
+        Sequential(FullyConnected(2, 2), FullyConnected(2, 2))
+
+
+def test_what_is_assigned_is_kept_by_reference(backend: Backend) -> None:
+    net = Sequential(FullyConnected(2, 3, name="a"))
+    w, dw = backend.asarray(np.ones((2, 3))), backend.asarray(np.zeros((2, 3)))
+    net.assign("a_w", w)
+    net.assign_grads("a_w", dw)
+    assert net.get_params("a_w") is net.layers[0].params["a_w"] is w
+    assert net.get_grads("a_w") is net.layers[0].grads["a_w"] is dw
+    assert net.gather_params()["a_w"] is net.params["a_w"] is w
+    assert net.gather_grads()["a_w"] is net.grads["a_w"] is dw
+
+
+def test_an_unknown_name_lists_those_there_are() -> None:
+    with pytest.raises(KeyError, match=r"no parameter 'c_w'.*a_w, a_b"):
+        Sequential(FullyConnected(2, 3, name="a")).get_params("c_w")
+
+
+def test_load_copies_by_name(backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Sequential(FullyConnected(2, 3, name="fc1", dtype="float32"))
+    w = backend.asarray(np.arange(6.0).reshape(2, 3))
+    net.load({"fc1_w": w, "elsewhere": w})
+    assert capsys.readouterr().out == "Loading Params: fc1_w Shape: (2, 3)\n"
+    w += 1.0
+    loaded = backend.to_numpy(net.params["fc1_w"])
+    assert loaded.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert loaded.dtype == np.float32
+
+
+def test_load_refuses_what_does_not_fit_and_changes_nothing(backend: Backend) -> None:
+    net = Sequential(FullyConnected(2, 3, name="a", seed=1))
+    before = backend.to_numpy(net.params["a_w"]).copy()
+    zeros = {"a_w": backend.asarray(np.zeros((2, 3))), "a_b": backend.asarray(np.zeros(4))}
+    with pytest.raises(ValueError, match=r"a_b has the shape \(3,\); got .* \(4,\)"):
+        net.load(zeros)
+    with pytest.raises(ValueError, match=r"none of the names fits.*a_w, a_b; got x"):
+        net.load({"x": zeros["a_w"]})
+    assert np.array_equal(backend.to_numpy(net.params["a_w"]), before)
+
+
+def test_a_seed_given_to_forward_reaches_the_dropout(backend: Backend) -> None:
+    model = DropoutNet(0.5, 3, weight_seed=0)
+    x = backend.asarray(np.random.default_rng(0).standard_normal((4, 3, 5)))
+    first = backend.to_numpy(model.forward(x, True, 9))
+    assert not np.array_equal(backend.to_numpy(model.forward(x)), first)
+    assert np.array_equal(backend.to_numpy(model.forward(x, True, 9)), first)
+    (dropout,) = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
+    assert (dropout.seed, dropout.step) == (9, 1)
+
+
+@pytest.mark.parametrize("widths", [(), (3,)])
+def test_an_mlp_needs_two_widths(widths: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        MLP(widths)

@@ -1,0 +1,109 @@
+"""Optimizers: several steps against the papers' formulas, and their state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlpkit import MLP, SGD, SGDM, Adam, FullyConnected, Optimizer, RMSProp, Sequential
+from mlpkit_backends import Backend
+
+LR = 0.1
+
+
+def sgd(w, grads):
+    for g in grads:
+        w = w - LR * g
+    return w
+
+
+def sgdm(w, grads):
+    v = 0.0
+    for g in grads:
+        v = 0.9 * v - LR * g
+        w = w + v
+    return w
+
+
+def rmsprop(w, grads):
+    c = 0.0
+    for g in grads:
+        c = 0.99 * c + 0.01 * g**2
+        w = w - LR * g / np.sqrt(c + 1e-8)
+    return w
+
+
+def adam(w, grads):
+    # With zeros to start from, m̂ and v̂ are weighted means of the gradients so far.
+    for t in range(1, len(grads) + 1):
+        past = np.array(grads[:t])
+        weights1, weights2 = 0.9 ** np.arange(t - 1, -1, -1), 0.999 ** np.arange(t - 1, -1, -1)
+        m_hat = np.tensordot(weights1 / weights1.sum(), past, 1)
+        v_hat = np.tensordot(weights2 / weights2.sum(), past**2, 1)
+        w = w - LR * m_hat / (np.sqrt(v_hat) + 1e-8)
+    return w
+
+
+CASES = {
+    "SGD": (lambda net: SGD(net, LR), sgd),
+    "SGDM": (lambda net: SGDM(net, LR, 0.9), sgdm),
+    "RMSProp": (lambda net: RMSProp(net, LR), rmsprop),
+    "Adam": (lambda net: Adam(net, LR), adam),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_follow_the_formula(backend: Backend, case: str) -> None:
+    make, formula = CASES[case]
+    layer = FullyConnected(3, 2, 1.0, seed=4)
+    start = {name: backend.to_numpy(p).copy() for name, p in layer.params.items()}
+    rng = np.random.default_rng(8)
+    grads = {name: [rng.standard_normal(p.shape) for _ in range(4)] for name, p in start.items()}
+    optimizer = make(Sequential(layer))
+    for step in range(4):
+        layer.grads = {name: backend.asarray(g[step]) for name, g in grads.items()}
+        optimizer.step()
+    for name, parameter in layer.params.items():
+        expected = formula(start[name], grads[name])
+        np.testing.assert_allclose(backend.to_numpy(parameter), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_updates_are_in_place_and_skip_what_has_no_gradient(backend: Backend, case: str) -> None:
+    layer = FullyConnected(3, 2, seed=0)
+    w, b = layer.params["fc_w"], layer.params["fc_b"]
+    optimizer = CASES[case][0](Sequential(layer))
+    layer.grads["fc_w"] = backend.asarray(np.ones((3, 2)))
+    before = backend.to_numpy(w).copy()
+    optimizer.step()
+    assert layer.params["fc_w"] is w
+    assert (backend.to_numpy(w) < before).all()
+    assert layer.params["fc_b"] is b
+    assert not backend.to_numpy(b).any()
+
+
+def test_a_network_will_do_for_its_sequence(backend: Backend) -> None:
+    model = MLP((4, 3, 2), seed=0)
+    assert SGD(model).net is model.net
+
+
+def test_adam_counts_its_steps(backend: Backend) -> None:
+    optimizer = Adam(Sequential(FullyConnected(2, 2, seed=0)), t=5)
+    optimizer.step()
+    assert optimizer.t == 6
+
+
+@pytest.mark.parametrize("lr", [0, -1e-3, float("nan")])
+@pytest.mark.parametrize("optimizer", [SGD, SGDM, RMSProp, Adam])
+def test_lr_must_be_positive(optimizer: type[Optimizer], lr: float) -> None:
+    with pytest.raises(ValueError, match=f"learning rate, must be positive; got {lr}"):
+        optimizer(Sequential(), lr)
+
+
+def test_defaults_are_the_contracts() -> None:
+    net = Sequential()
+    assert SGD(net).lr == 1e-4
+    assert (SGDM(net).lr, SGDM(net).momentum) == (1e-4, 0.0)
+    assert (RMSProp(net).lr, RMSProp(net).decay, RMSProp(net).eps) == (1e-2, 0.99, 1e-8)
+    a = Adam(net)
+    assert (a.lr, a.beta1, a.beta2, a.t, a.eps) == (1e-3, 0.9, 0.999, 0, 1e-8)

@@ -1,0 +1,262 @@
+"""The training loop: order, history, decay, best parameters, parity and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlpkit import (
+    MLP,
+    SGD,
+    SGDM,
+    Adam,
+    CrossEntropy,
+    Flatten,
+    FullyConnected,
+    Module,
+    RMSProp,
+    Sequential,
+    TrainingDiverged,
+    compute_acc,
+    evaluate,
+    fit,
+    train_net,
+)
+from mlpkit.seeding import epoch_order
+from mlpkit.training import Batches
+from mlpkit_backends import Backend, load
+
+RNG = np.random.default_rng(5)
+IMAGES = RNG.integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+LABELS = RNG.integers(0, 3, 50)
+MEAN = IMAGES.mean(axis=0) / 255
+OPTIMIZERS = {
+    "SGD": lambda net: SGD(net, 0.1),
+    "SGDM": lambda net: SGDM(net, 0.1, 0.9),
+    "RMSProp": lambda net: RMSProp(net, 1e-3),
+    "Adam": lambda net: Adam(net, 1e-3),
+}
+
+
+def run(backend: Backend, optimizer: str = "SGD", dtype: str = "float64", **settings):
+    """Five epochs of an MLP with dropout on the 50 images; the history and the model."""
+    model = MLP((48, 16, 3), keep_prob=0.8, dropout_seed=4, seed=4, dtype=dtype, backend=backend)
+    split = Batches.of(backend, IMAGES, LABELS, dtype, MEAN)
+    settings = {"batch_size": 8, "epochs": 5, "seed": 4} | settings
+    loss = CrossEntropy(backend=backend)
+    return fit(model, loss, OPTIMIZERS[optimizer](model), split, split, **settings), model
+
+
+def by_hand(epochs: int) -> list[float]:
+    """The losses of SGD on softmax regression, written out in plain NumPy."""
+    w = 0.1 * np.random.default_rng(2).standard_normal((48, 3))
+    b = np.zeros(3)
+    x = (IMAGES / 255 - MEAN).reshape(50, 48)
+    losses = []
+    for epoch in range(1, epochs + 1):
+        order = np.random.default_rng([7, epoch]).permutation(50)
+        for i in range(6):
+            batch = order[8 * i : 8 * i + 8]
+            scores = x[batch] @ w + b
+            p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+            losses.append(-np.log(p[range(8), LABELS[batch]]).mean())
+            delta = (p - np.eye(3)[LABELS[batch]]) / 8
+            w, b = w - 0.5 * x[batch].T @ delta, b - 0.5 * delta.sum(axis=0)
+    return losses
+
+
+def test_losses_are_those_of_the_formulas(backend: Backend) -> None:
+    net = Sequential(Flatten(), FullyConnected(48, 3, 0.1, seed=2))
+    model = Module(net, backend)
+    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    history = fit(
+        model, CrossEntropy(), SGD(net, 0.5), split, split, batch_size=8, epochs=5, seed=7
+    )
+    np.testing.assert_allclose(history.losses, by_hand(5), rtol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_one_seed_one_result_on_every_backend(backend: Backend, optimizer: str) -> None:
+    history, model = run(backend, optimizer)
+    reference, reference_model = run(load("numpy"), optimizer)
+    assert len(history.losses) == 30
+    np.testing.assert_allclose(history.losses, reference.losses, rtol=1e-12)
+    for name, p in model.parameters():
+        wanted = reference_model.net.get_params(name)
+        np.testing.assert_allclose(backend.to_numpy(p), wanted, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_same_seed_gives_the_same_bits(backend: Backend, dtype: str) -> None:
+    (one, model_one), (two, model_two) = run(backend, dtype=dtype), run(backend, dtype=dtype)
+    assert one.losses == two.losses
+    assert one.epochs == two.epochs
+    for (_, p), (_, q) in zip(model_one.parameters(), model_two.parameters(), strict=True):
+        assert np.array_equal(backend.to_numpy(p), backend.to_numpy(q))
+    assert run(backend, dtype=dtype, seed=5)[0].losses != one.losses
+
+
+def test_an_epoch_is_a_fresh_permutation() -> None:
+    one, two = epoch_order(50, 3, 1), epoch_order(50, 3, 2)
+    assert sorted(one) == sorted(two) == list(range(50))
+    assert not np.array_equal(one, two)
+    assert not np.array_equal(one, epoch_order(50, 4, 1))
+
+
+def test_every_image_of_a_full_epoch_is_used_once(backend: Backend) -> None:
+    seen: list[int] = []
+
+    model = MLP((1, 3), seed=0)
+    images = np.arange(40.0).reshape(40, 1)
+    forward = model.forward
+
+    def spy(x, is_training=True, seed=None):
+        if is_training:
+            seen.extend(backend.to_numpy(x)[:, 0].astype(int).tolist())
+        return forward(x, is_training, seed)
+
+    model.forward = spy
+    split = Batches.of(backend, images, np.zeros(40, np.int64), "float64")
+    fit(model, CrossEntropy(), SGD(model, 1e-9), split, split, batch_size=8, epochs=1, seed=0)
+    assert sorted(seen) == list(range(40))
+    assert seen != sorted(seen)
+
+
+def test_the_learning_rate_decays_after_every_so_many_epochs(backend: Backend) -> None:
+    history, _ = run(backend, lr_decay=0.5, lr_decay_every=2)
+    assert [epoch.lr for epoch in history.epochs] == [0.1, 0.1, 0.05, 0.05, 0.025]
+
+
+def test_the_best_epochs_parameters_are_copied(backend: Backend) -> None:
+    history, model = run(backend)
+    accuracies = [epoch.val_acc for epoch in history.epochs]
+    assert history.best_epoch == 1 + int(np.argmax(accuracies))
+    _, short_model = run(backend, epochs=history.best_epoch)
+    for name, p in short_model.parameters():
+        assert np.array_equal(backend.to_numpy(history.best_params[name]), backend.to_numpy(p))
+        assert history.best_params[name] is not model.net.get_params(name)
+
+
+def test_the_recorded_scores_are_those_of_the_network(backend: Backend) -> None:
+    history, model = run(backend, epochs=2)
+    x = (IMAGES / 255 - MEAN).reshape(50, 48)
+    w1, b1, w2, b2 = (backend.to_numpy(p) for _, p in model.parameters())
+    hidden = x @ w1 + b1
+    scores = np.where(hidden >= 0, hidden, 0.01 * hidden) @ w2 + b2
+    p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    last = history.epochs[-1]
+    assert last.val_loss == pytest.approx(-np.log(p[range(50), LABELS]).mean(), rel=1e-12)
+    assert last.val_acc == last.train_acc == (scores.argmax(axis=1) == LABELS).mean()
+    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    loss, accuracy = evaluate(model, CrossEntropy(), split, batch_size=7)  # 7 does not divide 50
+    assert (loss, accuracy) == (pytest.approx(last.val_loss, rel=1e-12), last.val_acc)
+    total, _ = evaluate(model, CrossEntropy(size_average=False), split, batch_size=7)
+    assert total == pytest.approx(last.val_loss, rel=1e-12)
+
+
+def test_a_diverging_loss_stops_and_keeps_what_was_recorded(backend: Backend) -> None:
+    model = MLP((48, 16, 3), seed=1)
+    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    with pytest.raises(TrainingDiverged, match=r"became (nan|inf) at iteration (\d+):") as caught:
+        fit(model, CrossEntropy(), SGD(model, 1e200), split, split, batch_size=8, epochs=2, seed=0)
+    losses = caught.value.history.losses
+    assert f"iteration {len(losses) + 1}:" in str(caught.value)
+    assert 1 <= len(losses) < 12
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 51}, "batch size must be from 1 to the 50 training images; got 51"),
+        ({"batch_size": 0}, "batch size must be from 1 .* got 0"),
+        ({"epochs": 0}, "epochs must be at least 1; got 0"),
+        ({"lr_decay": 0.0}, "lr_decay must be positive"),
+        ({"lr_decay_every": 0}, "lr_decay_every at least 1"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(load("numpy"), **settings)
+
+
+def test_images_and_labels_must_be_as_many() -> None:
+    with pytest.raises(ValueError, match="as many, and at least one; got 50 and 49"):
+        Batches.of(load("numpy"), IMAGES, LABELS[:49], "float64")
+
+
+def floats() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A data_dict as the notebook makes it, on the host."""
+    x = (IMAGES / 255 - MEAN).astype(np.float32)
+    return {"data_train": (x[:40], LABELS[:40]), "data_val": (x[40:], LABELS[40:])}
+
+
+def test_train_net_returns_what_the_notebook_plots(backend: Backend) -> None:
+    np.random.seed(3)
+    model = MLP((48, 16, 3), seed=1)
+    optimizer = SGD(model.net, 0.1)
+    result = train_net(floats(), model, CrossEntropy(), optimizer, 10, 3, 0.5, 1)
+    opt_params, loss_hist, train_acc_hist, val_acc_hist = result
+    assert (len(loss_hist), len(train_acc_hist), len(val_acc_hist)) == (12, 3, 3)
+    assert optimizer.lr == 0.1 * 0.5**3
+    images, labels = floats()["data_val"]
+    assert compute_acc(model, images, labels) == val_acc_hist[-1]
+    model.net.load(opt_params, report=lambda line: None)
+    assert compute_acc(model, images, labels) == max(val_acc_hist)
+
+
+def test_train_net_takes_its_order_from_numpys_state(backend: Backend) -> None:
+    def losses() -> list[float]:
+        model = MLP((48, 3), seed=1)
+        return train_net(floats(), model, CrossEntropy(), SGD(model.net, 0.1), 10, 2)[1]
+
+    np.random.seed(3)
+    first, second = losses(), losses()
+    np.random.seed(3)
+    assert losses() == first
+    assert second != first
+
+
+def test_verbose_training_prints_the_notebooks_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    model = MLP((48, 3), seed=1, backend="numpy")
+    loss = CrossEntropy(backend="numpy")
+    result = train_net(
+        floats(), model, loss, SGD(model.net, 0.1), 10, 2, show_every=3, verbose=True
+    )
+    _, losses, train, val = result
+    assert capsys.readouterr().out.splitlines() == [
+        f"(Iteration 1 / 8) loss: {losses[0]}",
+        f"(Iteration 4 / 8) loss: {losses[3]}",
+        f"(Epoch 1 / 2) Training Accuracy: {train[0]}, Validation Accuracy: {val[0]}",
+        f"(Iteration 7 / 8) loss: {losses[6]}",
+        f"(Epoch 2 / 2) Training Accuracy: {train[1]}, Validation Accuracy: {val[1]}",
+    ]
+
+
+def test_compute_acc_of_a_sample(backend: Backend) -> None:
+    model = MLP((48, 3), seed=1)
+    model.net.assign("fc1_w", backend.asarray(np.zeros((48, 3))))
+    model.net.assign("fc1_b", backend.asarray([0.0, 1.0, 0.0]))  # always says 1
+    images = np.zeros((50, 48))
+    assert compute_acc(model, images, LABELS) == (LABELS == 1).mean()
+    np.random.seed(0)
+    chosen = np.random.choice(50, 20, replace=False)
+    np.random.seed(0)
+    assert compute_acc(model, images, LABELS, 20, 7) == (LABELS[chosen] == 1).mean()
+    assert compute_acc(model, images, LABELS, 500) == (LABELS == 1).mean()
+
+
+def test_a_loss_and_a_layer_of_the_users_own(backend: Backend) -> None:
+    class Squared:
+        def forward(self, scores, labels):
+            self.d = scores - backend.asarray(np.eye(3)[backend.to_numpy(labels)])
+            return float(backend.xp.sum(self.d * self.d)) / scores.shape[0]
+
+        def backward(self):
+            return 2 * self.d / self.d.shape[0]
+
+    model = MLP((48, 3), seed=1)
+    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    history = fit(model, Squared(), SGD(model, 0.05), split, split, batch_size=10, epochs=3, seed=0)
+    assert history.losses[-1] < history.losses[0]
+    assert history.epochs[-1].train_loss < history.epochs[0].train_loss

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Where each public name lives; imported when first used, so that `mlpkit --help` answers at once.
 _HOMES = {
     "mlpkit.datasets": ["DataError", "Dataset", "Split", "SVHN_data", "load_dataset"],
+    "mlpkit.evaluation": ["Batches", "compute_acc", "evaluate"],
     "mlpkit.gradcheck": [
         "check_gradients",
         "eval_numerical_gradient",
@@ -39,14 +40,7 @@ _HOMES = {
         "TinyNet",
     ],
     "mlpkit.optimizers": ["SGD", "SGDM", "Adam", "Optimizer", "RMSProp"],
-    "mlpkit.training": [
-        "History",
-        "TrainingDiverged",
-        "compute_acc",
-        "evaluate",
-        "fit",
-        "train_net",
-    ],
+    "mlpkit.training": ["History", "TrainingDiverged", "fit", "train_net"],
     "mlpkit_backends": ["Backend", "BackendUnavailable", "available", "load"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -22,6 +22,10 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,15 +6,28 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from . import __version__
 from .recipes import DEFAULT_RECIPE, RECIPES, find_recipe
 
+
+class Commands(TyperGroup):
+    """Commands that Ctrl-C ends with a word and exit status 130, in every version of typer."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("stopped by Ctrl-C", 130)
+
+
 app = typer.Typer(
     name="mlpkit",
+    cls=Commands,
     help="Multilayer perceptrons from scratch: one seed, one result, on every backend.",
     no_args_is_help=True,
     add_completion=False,
@@ -35,17 +48,24 @@ def main() -> None:
     """The entry point: what a user can mend is a sentence and exit status 2."""
     try:
         app()
-    except KeyboardInterrupt:
-        fail("stopped; what was recorded is kept", 130)
-    except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
+    except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("MLPKIT_TRACEBACK"):
             raise
-        fail(str(error), 2)
+        fail(describe(error), 2)
 
 
-def fail(sentence: str, status: int) -> None:
-    """Say the error and end with the status."""
-    print(f"mlpkit: {sentence}", file=sys.stderr)
+def describe(error: Exception) -> str:
+    """An error as a sentence."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} can't be read or written: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"the memory is too small: {error or 'give it less to hold'}"
+    return str(error) or type(error).__name__
+
+
+def fail(sentence: str, status: int) -> NoReturn:
+    """Say the error, on one line, and end with the status."""
+    print(f"mlpkit: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -99,7 +119,10 @@ def train(
         Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE, or RECIPE-2, ...")
     ] = None,
 ) -> None:
-    """Train a network, into a run folder with its history, weights and curves."""
+    """Train a network into a run folder.
+
+    The folder holds config.json, history.csv, best.safetensors, summary.json and curves.png.
+    """
     from .progress import TrainingDisplay, making_data
     from .runs import Settings, train_run
 
@@ -150,7 +173,7 @@ def plot(
         typer.Option(help="PNG, PDF or SVG. Default: curves.png in the run, or comparison.png."),
     ] = None,
 ) -> None:
-    """One run: its curves; several: loss and accuracies, one above the other."""
+    """Plot a run's curves, or compare several runs."""
     from .plotting import plot_runs
 
     target = out or (runs[0] / "curves.png" if len(runs) == 1 else Path("comparison.png"))
@@ -171,7 +194,10 @@ def activations(
 
 @data_app.command()
 def fetch() -> None:
-    """Download SVHN (235 MiB) into data/. SVHN is for non-commercial use."""
+    """Download SVHN (235 MiB) into data/.
+
+    SVHN is for non-commercial use only.
+    """
     from . import datasets
     from .sources import data_root
 
@@ -182,7 +208,7 @@ def fetch() -> None:
 
 @data_app.command()
 def verify() -> None:
-    """Check SVHN's files in data/ against the published sizes and hashes."""
+    """Check SVHN's files in data/ against the published hashes."""
     from . import datasets
     from .sources import data_root
 

@@ -160,9 +160,11 @@ def verify(folder: Path, files: Iterable[RemoteFile] = FILES) -> dict[str, str]:
         if not path.is_file():
             states[file.name] = f"missing from {folder}: mlpkit data fetch"
         elif path.stat().st_size != file.size:
-            states[file.name] = f"has {path.stat().st_size} bytes, expected {file.size}"
+            states[file.name] = (
+                f"has {path.stat().st_size} bytes, expected {file.size}: mlpkit data fetch"
+            )
         elif (digest := sha256(path)) != file.sha256:
-            states[file.name] = f"has sha256 {digest}, expected {file.sha256}"
+            states[file.name] = f"has sha256 {digest}, expected {file.sha256}: mlpkit data fetch"
         else:
             states[file.name] = "ok"
     return states
@@ -184,19 +186,32 @@ def fetch(
         registry={file.name: f"sha256:{file.sha256}" for file in files},
         retry_if_failed=retries,
     )
-    downloader = pooch.HTTPDownloader(progressbar=progress_bar(), timeout=60)
+
+    def download(address: str, target: Any, mirror: Any) -> None:
+        bar = progress_bar()
+        try:
+            pooch.HTTPDownloader(progressbar=bar, timeout=60)(address, target, mirror)
+        finally:
+            bar.close()  # a bar left open would hide the terminal's cursor
+
     for file in files:
         try:
-            registry.fetch(file.name, downloader=downloader)
+            registry.fetch(file.name, downloader=download)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
+            what = (
+                f"could not be fetched ({error})"
+                if isinstance(error, OSError)
+                else f"is not SVHN's {file.name}: its SHA-256 should be {file.sha256}"
+            )
             raise DataError(
-                f"{url}{file.name} could not be fetched ({error}): try again, or download it by "
-                f"other means into {folder} and run: mlpkit data verify"
+                f"{url}{file.name} {what}: try again, or download it by other means into {folder} "
+                "and run: mlpkit data verify"
             ) from error
 
 
 def progress_bar() -> Any:
-    """rich's bar with the interface that pooch asks of a progress bar."""
+    """rich's bar with the interface that pooch asks of a progress bar; only on a terminal."""
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -207,8 +222,14 @@ def progress_bar() -> Any:
 
     class Bar:
         def __init__(self) -> None:
+            console = Console(stderr=True)  # where pooch's lines go
             self.shown = Progress(
-                BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+                BarColumn(bar_width=30),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                disable=not console.is_terminal,
             )
             self.task = self.shown.add_task("", total=None)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,10 @@ from numpy.typing import NDArray
 
 IMAGE = (32, 32, 3)
 LAYOUT = "X uint8 (32, 32, 3, N) and y (N, 1) with labels 1..10"
+# MATLAB 5's numbers for types of elements, from its file format's manual.
+UINT8, COMPRESSED = 2, 15
+NUMBERS = (1, UINT8, 3, 4, 5, 6, 7, 9, 12, 13)
+COMPLEX = 0x0800  # a flag of a matrix
 
 
 class DataError(ValueError):
@@ -28,6 +35,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
         listing = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
         check_listing(path, listing)
+        check_types(path)
         content = scipy.io.loadmat(path, variable_names=["X", "y"])
     except DataError:
         raise
@@ -48,7 +56,7 @@ def check_head(path: Path) -> None:
         )
     with path.open("rb") as file:
         head = file.read(128)
-    if head.startswith(b"MATLAB 7.3"):
+    if head.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise DataError(f"{path} is a MATLAB 7.3 (HDF5) file; expected version 5: save it with -v7")
     if len(head) == 128 and head[126:128] in (b"IM", b"MI"):
         return
@@ -71,13 +79,55 @@ def check_listing(path: Path, listing: dict[str, tuple[tuple[int, ...], str]]) -
             )
     (x_shape, x_kind), (y_shape, y_kind) = listing["X"], listing["y"]
     if len(x_shape) != 4 or x_shape[:3] != IMAGE or x_kind != "uint8":
-        raise DataError(f"{path}: X should be uint8 (32, 32, 3, N); it is {x_kind} {x_shape}")
+        raise DataError(
+            f"{path}: X should be uint8 (32, 32, 3, N); it is {x_kind} {x_shape}: save it so"
+        )
     n = x_shape[3]
     if n < 1:
-        raise DataError(f"{path} holds no images: X is {x_shape}")
+        raise DataError(f"{path} should hold images; it holds none, X is {x_shape}: make it again")
     numeric = y_kind.startswith(("int", "uint", "single", "double"))
     if tuple(y_shape) not in ((n, 1), (1, n)) or not numeric:
-        raise DataError(f"{path}: y should be {n} numbers ({n}, 1); it is {y_kind} {y_shape}")
+        raise DataError(
+            f"{path}: y should be numbers ({n}, 1), one for each image in X; it is {y_kind} "
+            f"{y_shape}: save it so"
+        )
+
+
+def check_types(path: Path) -> None:
+    """DataError where the data of X or y isn't stored as real numbers: scipy's parser takes the
+    types on trust, and one that a damaged file makes up ends the process."""
+    with path.open("rb") as file:
+        order = "<" if file.read(128)[126:] == b"IM" else ">"
+        while len(tag := file.read(8)) == 8:
+            kind, length = struct.unpack(f"{order}II", tag)
+            following = file.tell() + length
+            start = file.read(min(length, 512))
+            if kind == COMPRESSED:
+                start = zlib.decompressobj().decompress(start, 512)[8:]
+            parts = list(elements(start, order))
+            if len(parts) > 3 and (name := parts[2][1]) in (b"X", b"y"):
+                (flags,) = struct.unpack(f"{order}I", parts[0][1][:4])
+                if flags & COMPLEX or parts[3][0] not in ((UINT8,) if name == b"X" else NUMBERS):
+                    raise DataError(
+                        f"{path} is damaged: {name.decode()} should be stored as real numbers, "
+                        f"uint8 for X; its type is {parts[3][0]}, its flags {flags:#x}: fetch or "
+                        "make it again"
+                    )
+            file.seek(following)
+
+
+def elements(start: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """The type and the content, as far as it goes, of each part that begins in a matrix's start:
+    its flags, shape, name and data."""
+    at = 0
+    while at + 8 <= len(start):
+        kind, length = struct.unpack_from(f"{order}II", start, at)
+        if kind >> 16:  # a small one: type and length in the first word, content in the second
+            kind, length, content, size = kind & 0xFFFF, kind >> 16, at + 4, 8
+        else:
+            content, size = at + 8, 8 + -(-length // 8) * 8
+        yield kind, start[content : content + length]
+        at += size
 
 
 def images_first(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -98,6 +148,7 @@ def digits(path: Path, y: NDArray[Any]) -> NDArray[np.int64]:
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(
-            f"{path}: labels should be 1..10 (10 for the digit 0); y[{at}] is {labels[at]}"
+            f"{path}: labels should be 1..10 (10 for the digit 0); y[{at}] is {labels[at]}: mend "
+            "the labels, or fetch or make it again"
         )
     return labels.astype(np.int64) % 10

@@ -6,6 +6,7 @@
 from mlpkit_backends import load as _load
 
 from .datasets import SVHN_data
+from .evaluation import compute_acc
 from .gradcheck import eval_numerical_gradient, eval_numerical_gradient_array, rel_error
 from .layers import Dropout as dropout  # noqa: N813 - the notebook's names
 from .layers import Flatten as flatten  # noqa: N813
@@ -23,7 +24,7 @@ from .networks import (
     TinyNet,
 )
 from .optimizers import SGD, SGDM, Adam, RMSProp
-from .training import compute_acc, train_net
+from .training import train_net
 
 np = _load().xp
 

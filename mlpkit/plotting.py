@@ -48,7 +48,8 @@ def title_of(folder: Path) -> str:
     net = {"tinynet": "TinyNet", "fcn": "FullyConnectedNetwork"}.get(
         config["net"], f"MLP {config['net']}"
     )
-    return f"{net}, {OPTIMIZER_NAMES[config['optimizer']]}, lr {config['lr']:g}"
+    optimizer = OPTIMIZER_NAMES.get(config["optimizer"], config["optimizer"])
+    return f"{net}, {optimizer}, lr {config['lr']:g}"
 
 
 OPTIMIZER_NAMES = {"sgd": "SGD", "sgdm": "SGDM", "rmsprop": "RMSProp", "adam": "Adam"}
@@ -88,8 +89,9 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
 
 
 def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
-    """Every THIN-th iteration's loss."""
-    points = [(row["iteration"], row["loss"]) for row in history[::THIN]]
+    """Every THIN-th iteration's loss; more of a run too short to show as a curve so."""
+    thin = max(1, min(THIN, len(history) // THIN))
+    points = [(row["iteration"], row["loss"]) for row in history[::thin]]
     axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
 
 
@@ -148,6 +150,8 @@ def save(figure: Figure, out: Path) -> None:
     kind = out.suffix.lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
-        raise ValueError(f"{out} should end in one of {', '.join(sorted(known))}")
+        raise ValueError(f"{out} should end in one of {', '.join(sorted(known))}: rename it")
+    if not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} for {out.name}: make it first")
     with atomic(out) as temporary:
         figure.savefig(temporary, format=kind, dpi=120)

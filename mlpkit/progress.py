@@ -26,11 +26,17 @@ def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
     """A function of (done, total) that shows how far the work is."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.start()  # only now: there may be nothing to do
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
 
 
 def making_data(choice: str | None) -> Path:
@@ -48,7 +54,7 @@ class TrainingDisplay:
         self.console = Console(highlight=False, soft_wrap=True)
         self.live = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -73,11 +79,12 @@ class TrainingDisplay:
             f"seed {run.settings.seed}"
         )
         self.say(f"Run       {run.folder}")
-        self.live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.live.stop()
+        if kind is not None:
+            self.say(f"Stopped early: what was recorded is in {self.run.folder}/")
 
     def say(self, line: str) -> None:
         """A line that stays, above the live one."""
@@ -93,6 +100,7 @@ class TrainingDisplay:
         rate = f"{(done - before) / (now - then):.0f} it/s"
         loss = f"loss {losses.read()[-1]:.4f}"
         if self.console.is_terminal:
+            self.live.start()
             self.live.update(self.task, completed=done, total=total, description=f"{loss}  {rate}")
             self.live.refresh()
         else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import platform
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,17 +19,18 @@ from mlpkit_backends import Backend, load
 
 from .checkpoint import atomic, load_weights, save_weights
 from .datasets import FILES, Dataset, Split, load_dataset, sha256
+from .evaluation import Batches, evaluate
 from .losses import CrossEntropy
+from .matfile import IMAGE
 from .model import Module
 from .recipes import Recipe, build_network, build_optimizer
 from .seeding import check_seed
-from .training import Batches, History, Losses, Watcher, check_settings, evaluate, fit
+from .training import History, Losses, TrainingDiverged, Watcher, check_settings, fit
 
 COLUMNS = (
     "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
 )  # fmt: skip
-
-
+DTYPES = ("float32", "float64")
 MEAN_IMAGE = "mean_image"  # beside the weights, so that they can score any data
 
 
@@ -54,8 +56,8 @@ class Settings:
     seed: int = 123
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"the dtype must be float32 or float64; got {self.dtype!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"the dtype must be {' or '.join(DTYPES)}; got {self.dtype!r}")
         check_seed(self.seed)
         for setting in ("train_size", "val_size"):
             value = getattr(self, setting)
@@ -133,8 +135,9 @@ class Run:
 
     def start(self) -> None:
         """Make the folder, with its config.json and the head of history.csv."""
+        config = self.config()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", self.config())
+        write_json(self.folder / "config.json", config)
         with (self.folder / "history.csv").open("w", newline="") as file:
             csv.writer(file).writerow(COLUMNS)
 
@@ -189,9 +192,10 @@ class Recorder:
         self.written = 0
         self.saved_epoch = 0
         self.history = History()
+        self.losses: Losses | None = None
 
     def iterations(self, done: int, total: int, losses: Losses) -> None:
-        self.history = losses.history
+        self.losses, self.history = losses, losses.history
         self.watcher.iterations(done, total, losses)
 
     def epoch(self, number: int, epochs: int, history: History) -> None:
@@ -219,12 +223,15 @@ class Recorder:
                 )
                 row = (i, (i - 1) // per_epoch + 1, scores[0], self.history.losses[i - 1])
                 writer.writerow((*row, *scores[1:]))
-        self.written = len(self.history.losses)
+                self.written = i  # row by row: where this is interrupted, __exit__ goes on
 
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt and self.losses is not None:
+            with suppress(TrainingDiverged):
+                self.losses.read()
         self.append_rows()
         if self.history.losses:
             from .plotting import plot_runs
@@ -244,6 +251,10 @@ def check_free(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         what = "another run" if (folder / "config.json").is_file() else "other files"
         raise RunError(f"{folder} holds {what}: name another folder with --out, or remove it")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = f"{there} can't be written to" if there.is_dir() else f"{there} is a file"
+        raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -255,17 +266,42 @@ def free_folder(parent: Path, name: str) -> Path:
     return folder
 
 
+# What is read back from config.json, and the types it may have.
+CONFIG_TYPES: dict[str, tuple[type, ...]] = {
+    "net": (str,),
+    "optimizer": (str,),
+    "lr": (float, int),
+    "keep_prob": (float, int),
+    "val_size": (int,),
+    "dtype": (str,),
+    "data": (str,),
+}
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config.json. Raises RunError."""
+    """A run's config.json, with the types of what is read back checked. Raises RunError."""
     path = folder / "config.json"
     if not path.is_file():
         raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
     try:
         config = json.loads(path.read_text())
     except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error})") from error
+        raise RunError(f"{path} should be JSON; it is damaged ({error}): train again") from error
     if not isinstance(config, dict):
-        raise RunError(f"{path} should hold a JSON object; it holds {type(config).__name__}")
+        raise RunError(
+            f"{path} should hold a JSON object; it holds {type(config).__name__}: train again"
+        )
+    for key, types in CONFIG_TYPES.items():
+        value = config.get(key)
+        if not isinstance(value, types) or isinstance(value, bool):
+            expected = {str: "text", int: "a whole number", float: "a number"}[types[0]]
+            came = f"it is {value!r}" if key in config else "it is missing"
+            raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
+    if config["dtype"] not in DTYPES:
+        raise RunError(
+            f"{path}: dtype should be {' or '.join(DTYPES)}; it is {config['dtype']!r}: mend it, "
+            "or train again"
+        )
     return config
 
 
@@ -281,11 +317,21 @@ def read_history(folder: Path) -> list[dict[str, float]]:
                 for row in csv.DictReader(file)
             ]
     except (ValueError, TypeError, csv.Error) as error:
-        raise RunError(f"{path} should hold numbers under {', '.join(COLUMNS)}: {error}") from error
-    if not rows or "loss" not in rows[0]:
         raise RunError(
-            f"{path} holds no iterations: the run was stopped before its first epoch ended"
+            f"{path} should hold numbers under {', '.join(COLUMNS)}; it is damaged ({error}): "
+            "train again"
+        ) from error
+    if not rows:
+        raise RunError(
+            f"{path} holds no iterations: the run was stopped before its first: train again"
         )
+    for line, row in enumerate(rows, start=2):
+        # An epoch's last row has every column, the others the iteration, the epoch and the loss.
+        if row.keys() not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
+            raise RunError(
+                f"{path} should hold {', '.join(COLUMNS)}; line {line} has "
+                f"{', '.join(map(str, row)) or 'none of them'}: train again"
+            )
     return rows
 
 
@@ -297,19 +343,21 @@ def evaluate_run(
     data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
     """
     config = read_config(folder)
-    try:
-        backend = load(backend_name)
-        dtype, own = config["dtype"], Path(config["data"])
-        model = build_network(config["net"], config["keep_prob"], 0, dtype, backend)
-        data = load_dataset(data_folder or own, config["val_size"] if data_folder is None else None)
-    except KeyError as error:
-        raise RunError(f"{folder / 'config.json'} lacks {error}") from error
+    backend, dtype = load(backend_name), config["dtype"]
+    model = build_network(config["net"], config["keep_prob"], 0, dtype, backend)
     weights = load_weights(folder / "best.safetensors")
-    if MEAN_IMAGE not in weights:
-        raise RunError(
-            f"{folder / 'best.safetensors'} lacks {MEAN_IMAGE}, which `mlpkit train` writes"
-        )
+    expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}
+    for name, shape in expected.items():
+        came = f"has the shape {weights[name].shape}" if name in weights else "is missing"
+        if name not in weights or weights[name].shape != shape:
+            raise RunError(
+                f"{folder / 'best.safetensors'} should hold {name} {shape} for the network "
+                f"{config['net']}; it {came}: train again"
+            )
     model.net.load(weights, report=lambda line: None)
+    data = load_dataset(
+        data_folder or Path(config["data"]), config["val_size"] if data_folder is None else None
+    )
     loss_func = CrossEntropy(backend=backend)
     mean = weights[MEAN_IMAGE]
     return {

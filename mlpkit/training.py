@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from mlpkit_backends import Array, Backend, load
+from mlpkit_backends import Array, Backend
 
+from .evaluation import Batches, backend_of, dtype_of, evaluate
 from .losses import CrossEntropy
 from .model import Module
 from .optimizers import Optimizer
 from .seeding import check_seed, epoch_order
 
-EVAL_BATCH = 512
 CHUNK = 32  # iterations handed to the backend at a time
 
 
@@ -29,55 +29,6 @@ class TrainingDiverged(ArithmeticError):  # noqa: N818 - the field's word for it
     def __init__(self, message: str, history: History) -> None:
         super().__init__(message)
         self.history = history
-
-
-@dataclass(frozen=True)
-class Batches:
-    """A split on a backend's device: images (N, ...), labels (N,) and the dtype of its batches.
-
-    Where a mean image is given, images are uint8, and batches are scaled to [0, 1] less the mean.
-    """
-
-    backend: Backend
-    images: Array
-    labels: Array
-    dtype: str
-    mean: Array | None = None
-
-    @classmethod
-    def of(
-        cls, backend: Backend, images: Any, labels: Any, dtype: str, mean: Any = None
-    ) -> Batches:
-        """From host or device arrays, moved to the backend's device as they are."""
-        if images.shape[0] != labels.shape[0] or images.shape[0] == 0:
-            raise ValueError(
-                "images and labels should be as many, and at least one; "
-                f"got {images.shape[0]} and {labels.shape[0]}"
-            )
-        on_device = None if mean is None else backend.asarray(mean, dtype)
-        return cls(
-            backend, backend.asarray(images), backend.asarray(labels, "int64"), dtype, on_device
-        )
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    def prepare(self, images: Array) -> Array:
-        """Images as a network's input."""
-        if self.mean is not None:
-            return self.backend.normalise(images, self.mean)
-        return self.backend.xp.astype(images, getattr(self.backend.xp, self.dtype), copy=False)
-
-    def take(self, index: Array) -> tuple[Array, Array]:
-        """The batch of those indices (N,): images and labels."""
-        images = self.backend.gather(self.images, index)
-        return self.prepare(images), self.backend.gather(self.labels, index)
-
-    def in_order(self, batch_size: int) -> Iterator[tuple[Array, Array]]:
-        """Every image once, in order; the last batch may be smaller."""
-        for start in range(0, len(self), batch_size):
-            part = slice(start, min(start + batch_size, len(self)))
-            yield self.prepare(self.images[part, ...]), self.labels[part]
 
 
 @dataclass(frozen=True)
@@ -247,45 +198,6 @@ def keep_best(history: History, model: Module) -> None:
         history.best_params = {name: backend_of(model).copy(p) for name, p in params}
 
 
-def evaluate(
-    model: Module, loss_func: CrossEntropy, batches: Batches, batch_size: int = EVAL_BATCH
-) -> tuple[float, float]:
-    """The loss (the mean of the batches', by size) and the accuracy over a split."""
-    backend = batches.backend
-    losses, hits = [], []
-    value = getattr(loss_func, "value", loss_func.forward)
-    for x, labels in batches.in_order(batch_size):
-        scores = model.forward(x, False)
-        averaged = getattr(loss_func, "size_average", True)
-        losses.append(value(scores, labels) * (labels.shape[0] if averaged else 1))
-        hits.append(backend.correct(scores, labels))
-    return sum(map(float, losses)) / len(batches), sum(map(int, hits)) / len(batches)
-
-
-def compute_acc(
-    model: Module,
-    data: Any,
-    labels: Any,
-    num_samples: int | None = None,
-    batch_size: int = 100,
-) -> float:
-    """The fraction of images whose highest score is at their label.
-
-    data (N, ...) and labels (N,), host or device arrays. num_samples: score that many, drawn from
-    NumPy's global state, where there are more.
-    """
-    if batch_size < 1:
-        raise ValueError(f"the batch size must be at least 1; got {batch_size}")
-    backend = backend_of(model)
-    if num_samples is not None and num_samples < data.shape[0]:
-        chosen = np.random.choice(data.shape[0], num_samples, replace=False)
-        data = backend.gather(backend.asarray(data), backend.asarray(chosen))
-        labels = backend.gather(backend.asarray(labels), backend.asarray(chosen))
-    batches = Batches.of(backend, data, labels, dtype_of(model))
-    hits = [backend.correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)]
-    return sum(map(int, hits)) / len(batches)
-
-
 def train_net(
     data_dict: Mapping[str, tuple[Any, Any]],
     model: Module,
@@ -351,16 +263,3 @@ class Printer:
             f"(Epoch {number} / {epochs}) Training Accuracy: {last.train_acc}, "
             f"Validation Accuracy: {last.val_acc}"
         )
-
-
-def backend_of(model: Any) -> Backend:
-    """The backend that a network was built on; the default one where it doesn't say."""
-    return load(getattr(model, "backend", None))
-
-
-def dtype_of(model: Any) -> str:
-    """The dtype of a network's first parameter, by name."""
-    for layer in model.net.layers:
-        for p in layer.params.values():
-            return str(p.dtype).rpartition(".")[2]
-    return "float64"

@@ -10,6 +10,7 @@ from mlpkit import (
     SGD,
     SGDM,
     Adam,
+    Batches,
     CrossEntropy,
     Flatten,
     FullyConnected,
@@ -23,7 +24,6 @@ from mlpkit import (
     train_net,
 )
 from mlpkit.seeding import epoch_order
-from mlpkit.training import Batches
 from mlpkit_backends import Backend, load
 
 RNG = np.random.default_rng(5)

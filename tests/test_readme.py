@@ -1,0 +1,50 @@
+"""The README's Python, run as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlpkit
+from mlpkit import FullyConnected, Module, Sequential, synthetic
+from mlpkit_backends import Backend
+
+BLOCKS = re.findall(
+    r"```python\n(.*?)```",
+    (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"),
+    re.S,
+)
+
+
+def block(word: str) -> str:
+    """The one block that has the word in it."""
+    (found,) = [text for text in BLOCKS if word in text]
+    return found
+
+
+def test_training_in_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.make(tmp_path / "data" / "synthetic", 300, 50)
+    monkeypatch.chdir(tmp_path)
+    exec(block("load_dataset"), {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
+
+
+def test_the_notebooks_import_line() -> None:
+    scope: dict[str, object] = {}
+    exec(block("mlpkit.notebook"), scope)
+    assert {"fc", "dropout", "sequential", "SGD", "train_net", "np"} <= set(scope)
+
+
+def test_the_layer_of_ones_own(backend: Backend) -> None:
+    scope = {"mlpkit": mlpkit}
+    exec(block("class Scale"), scope)
+    net = Sequential(FullyConnected(6, 4, 0.5, seed=1), scope["Scale"]())
+    x = backend.asarray(np.random.default_rng(0).standard_normal((5, 6)))
+    errors = mlpkit.check_gradients(Module(net, backend), x, backend.asarray([0, 1, 2, 3, 0]))
+    assert set(errors) == {"fc_w", "fc_b", "scale"}
+    assert max(errors.values()) < 1e-6

@@ -47,7 +47,7 @@ DATA_HELP = "A folder with SVHN's two files, svhn (data/), or synthetic (the off
 def main() -> None:
     """The entry point: what a user can mend is a sentence and exit status 2."""
     try:
-        app()
+        app(prog_name="mlpkit")
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("MLPKIT_TRACEBACK"):
             raise

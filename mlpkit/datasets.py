@@ -103,6 +103,11 @@ def load_dataset(folder: Path | str, val_size: int | None = None) -> Dataset:
     whole = Split(*read_mat(folder / FILES[0].name))
     test = Split(*read_mat(folder / FILES[1].name))
     n = len(whole)
+    if n < 2:
+        raise DataError(
+            f"{folder / FILES[0].name} holds 1 image; training and validation need at least 2: "
+            "make it larger"
+        )
     if val_size is None:
         svhn = n == SVHN_TRAINING_IMAGES
         val_size = SVHN_VALIDATION_IMAGES if svhn else max(1, round(VALIDATION_SHARE * n))

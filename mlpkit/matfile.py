@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 IMAGE = (32, 32, 3)
 LAYOUT = "X uint8 (32, 32, 3, N) and y (N, 1) with labels 1..10"
 # MATLAB 5's numbers for types of elements, from its file format's manual.
-UINT8, COMPRESSED = 2, 15
+UINT8, MATRIX, COMPRESSED = 2, 14, 15
 NUMBERS = (1, UINT8, 3, 4, 5, 6, 7, 9, 12, 13)
 COMPLEX = 0x0800  # a flag of a matrix
 
@@ -33,9 +33,10 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     check_head(path)
     try:
+        starts = list(matrices(path))
         listing = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
         check_listing(path, listing)
-        check_types(path)
+        check_types(path, starts)
         content = scipy.io.loadmat(path, variable_names=["X", "y"])
     except DataError:
         raise
@@ -50,8 +51,9 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def check_head(path: Path) -> None:
     """DataError unless the file starts as MATLAB 5 files do."""
     if not path.is_file():
+        what = "is a folder, no file" if path.is_dir() else "does not exist"
         raise DataError(
-            f"{path} does not exist: `mlpkit data fetch` downloads SVHN, `mlpkit data make` makes "
+            f"{path} {what}: `mlpkit data fetch` downloads SVHN, `mlpkit data make` makes "
             "its offline stand-in"
         )
     with path.open("rb") as file:
@@ -75,7 +77,7 @@ def check_listing(path: Path, listing: dict[str, tuple[tuple[int, ...], str]]) -
         if key not in listing:
             raise DataError(
                 f"{path} should hold {LAYOUT}; it lacks {key}: it has "
-                f"{', '.join(listing) or 'nothing'}"
+                f"{', '.join(listing) or 'nothing'}: make it again so"
             )
     (x_shape, x_kind), (y_shape, y_kind) = listing["X"], listing["y"]
     if len(x_shape) != 4 or x_shape[:3] != IMAGE or x_kind != "uint8":
@@ -93,26 +95,44 @@ def check_listing(path: Path, listing: dict[str, tuple[tuple[int, ...], str]]) -
         )
 
 
-def check_types(path: Path) -> None:
+def check_types(path: Path, starts: Iterable[tuple[str, bytes]]) -> None:
     """DataError where the data of X or y isn't stored as real numbers: scipy's parser takes the
     types on trust, and one that a damaged file makes up ends the process."""
+    for order, start in starts:
+        parts = list(elements(start, order))
+        if len(parts) > 3 and (name := parts[2][1]) in (b"X", b"y"):
+            (flags,) = struct.unpack(f"{order}I", parts[0][1][:4])
+            if flags & COMPLEX or parts[3][0] not in ((UINT8,) if name == b"X" else NUMBERS):
+                raise DataError(
+                    f"{path} is damaged: {name.decode()} should be stored as real numbers, "
+                    f"uint8 for X; its type is {parts[3][0]}, its flags {flags:#x}: fetch or "
+                    "make it again"
+                )
+
+
+def matrices(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The byte order and the first bytes of each matrix in a file; DataError where one is cut
+    short."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         order = "<" if file.read(128)[126:] == b"IM" else ">"
-        while len(tag := file.read(8)) == 8:
-            kind, length = struct.unpack(f"{order}II", tag)
+        while tag := file.read(8):
+            kind, length = struct.unpack(f"{order}II", tag) if len(tag) == 8 else (MATRIX, 8)
             following = file.tell() + length
+            if following > size:
+                raise DataError(
+                    f"{path} is cut short: it should have at least {following} bytes; it has "
+                    f"{size}: fetch or make it again"
+                )
+            if kind not in (MATRIX, COMPRESSED):
+                raise DataError(
+                    f"{path} is damaged: it should hold variables; at byte {following - length - 8}"
+                    f" there is something of type {kind}: fetch or make it again"
+                )
             start = file.read(min(length, 512))
             if kind == COMPRESSED:
                 start = zlib.decompressobj().decompress(start, 512)[8:]
-            parts = list(elements(start, order))
-            if len(parts) > 3 and (name := parts[2][1]) in (b"X", b"y"):
-                (flags,) = struct.unpack(f"{order}I", parts[0][1][:4])
-                if flags & COMPLEX or parts[3][0] not in ((UINT8,) if name == b"X" else NUMBERS):
-                    raise DataError(
-                        f"{path} is damaged: {name.decode()} should be stored as real numbers, "
-                        f"uint8 for X; its type is {parts[3][0]}, its flags {flags:#x}: fetch or "
-                        "make it again"
-                    )
+            yield order, start
             file.seek(following)
 
 

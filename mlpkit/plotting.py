@@ -19,7 +19,7 @@ from mlpkit_backends import load
 from . import activations
 from .checkpoint import atomic
 from .datasets import Dataset
-from .runs import read_config, read_history
+from .run_files import read_config, read_history
 
 THIN = 100  # every so many iterations, a point of the loss curve
 

@@ -30,8 +30,8 @@ def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
     task = bar.add_task("", total=None)
 
     def show(done: int, total: int) -> None:
-        bar.start()  # only now: there may be nothing to do
         bar.update(task, completed=done, total=total)
+        bar.start()  # only now: there may be nothing to do
 
     try:
         yield show
@@ -79,6 +79,9 @@ class TrainingDisplay:
             f"seed {run.settings.seed}"
         )
         self.say(f"Run       {run.folder}")
+        self.say("")
+        self.say("                    loss                accuracy")
+        self.say("    epoch   training validation   training validation")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -100,8 +103,8 @@ class TrainingDisplay:
         rate = f"{(done - before) / (now - then):.0f} it/s"
         loss = f"loss {losses.read()[-1]:.4f}"
         if self.console.is_terminal:
-            self.live.start()
             self.live.update(self.task, completed=done, total=total, description=f"{loss}  {rate}")
+            self.live.start()
             self.live.refresh()
         else:
             left = (now - self.started) / done * (total - done)
@@ -112,16 +115,20 @@ class TrainingDisplay:
         last, rate = history.epochs[-1], history.epochs[-1].iteration / history.seconds
         self.seen = (time.perf_counter(), last.iteration)
         self.say(
-            f"epoch {number:>{len(str(epochs))}} / {epochs}"
-            f"  loss: training {last.train_loss:.4f}, validation {last.val_loss:.4f}"
-            f"  accuracy: training {last.train_acc:.1%}, validation {last.val_acc:.1%}"
-            f"  {rate:.0f} it/s"
+            f"{f'{number} / {epochs}':>9}   {last.train_loss:8.4f} {last.val_loss:10.4f}"
+            f"   {last.train_acc:8.1%} {last.val_acc:10.1%}   {rate:.0f} it/s"
         )
 
 
 def class_table(data: Dataset) -> None:
     """Print the shapes and each class's count in each split."""
-    table = Table(title=f"{data.folder}, images uint8 (N, 32, 32, 3)", title_justify="left")
+    console = Console(highlight=False)
+    console.print(
+        f"{data.folder}: images uint8 (N, 32, 32, 3), labels (N,); N by digit and split:",
+        soft_wrap=True,
+        markup=False,
+    )
+    table = Table()
     table.add_column("digit")
     counts = []
     for split in ("train", "val", "test"):
@@ -130,4 +137,4 @@ def class_table(data: Dataset) -> None:
         counts.append([*np.bincount(part.labels, minlength=10), len(part)])
     for name, *row in zip([*range(10), "all"], *counts, strict=True):
         table.add_row(str(name), *map(str, row))
-    Console().print(table)
+    console.print(table)

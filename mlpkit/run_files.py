@@ -1,0 +1,117 @@
+"""The files of a run's folder: finding room for them, and reading them back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import atomic
+
+COLUMNS = (
+    "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
+)  # fmt: skip
+DTYPES = ("float32", "float64")
+
+
+class RunError(ValueError):
+    """A run folder can't be used; the message says why and what to do."""
+
+
+def check_free(folder: Path) -> None:
+    """RunError where the folder can't take a new run."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder: name another with --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        what = "another run" if (folder / "config.json").is_file() else "other files"
+        raise RunError(f"{folder} holds {what}: name another folder with --out, or remove it")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = f"{there} can't be written to" if there.is_dir() else f"{there} is a file"
+        raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """parent/name, or the first of parent/name-2, -3, ... that doesn't exist."""
+    folder, n = parent / name, 1
+    while folder.exists():
+        n += 1
+        folder = parent / f"{name}-{n}"
+    return folder
+
+
+# What is read back from config.json, and the types it may have.
+CONFIG_TYPES: dict[str, tuple[type, ...]] = {
+    "net": (str,),
+    "optimizer": (str,),
+    "lr": (float, int),
+    "keep_prob": (float, int),
+    "val_size": (int,),
+    "dtype": (str,),
+    "data": (str,),
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.json, with the types of what is read back checked. Raises RunError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} should be JSON; it is damaged ({error}): train again") from error
+    if not isinstance(config, dict):
+        raise RunError(
+            f"{path} should hold a JSON object; it holds {type(config).__name__}: train again"
+        )
+    for key, types in CONFIG_TYPES.items():
+        value = config.get(key)
+        if not isinstance(value, types) or isinstance(value, bool):
+            expected = {str: "text", int: "a whole number", float: "a number"}[types[0]]
+            came = f"it is {value!r}" if key in config else "it is missing"
+            raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
+    if config["dtype"] not in DTYPES:
+        raise RunError(
+            f"{path}: dtype should be {' or '.join(DTYPES)}; it is {config['dtype']!r}: mend it, "
+            "or train again"
+        )
+    return config
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's history.csv, without the empty columns. Raises RunError."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
+    try:
+        with path.open(newline="") as file:
+            rows = [
+                {column: float(text) for column, text in row.items() if text}
+                for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise RunError(
+            f"{path} should hold numbers under {', '.join(COLUMNS)}; it is damaged ({error}): "
+            "train again"
+        ) from error
+    if not rows:
+        raise RunError(
+            f"{path} holds no iterations: the run was stopped before its first: train again"
+        )
+    for line, row in enumerate(rows, start=2):
+        # An epoch's last row has every column, the others the iteration, the epoch and the loss.
+        if row.keys() not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
+            raise RunError(
+                f"{path} should hold {', '.join(COLUMNS)}; line {line} has "
+                f"{', '.join(map(str, row)) or 'none of them'}: train again"
+            )
+    return rows
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")

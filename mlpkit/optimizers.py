@@ -13,6 +13,8 @@ The formulas are the backend's ops; which epsilon, and where it stands, is said 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mlpkit_backends import Array, Backend
 
 from .model import Module, Sequential
@@ -21,8 +23,11 @@ from .model import Module, Sequential
 class Optimizer:
     """Steps over every parameter that has a gradient. net: a Sequential, or a network that has one.
 
-    lr, the learning rate, must be positive, and may be changed between steps.
+    lr, the learning rate, must be positive, and may be changed between steps. A subclass names its
+    op, and says which state and settings it takes.
     """
+
+    op: ClassVar[str]
 
     def __init__(self, net: Sequential | Module, lr: float) -> None:
         if not lr > 0:
@@ -30,8 +35,20 @@ class Optimizer:
         self.net: Sequential = net.net if isinstance(net, Module) else net
         self.lr = lr
 
+    def states(self) -> tuple[dict[str, Array], ...]:
+        """The arrays kept by parameter name, in the op's order."""
+        return ()
+
+    def settings(self) -> tuple[float, ...]:
+        """What the op takes after the learning rate."""
+        return ()
+
+    def advance(self) -> None:
+        """What changes before a step's updates."""
+
     def step(self) -> None:
         """One update of every parameter from its gradient."""
+        self.advance()
         for layer in self.net.layers:
             for name, w in layer.params.items():
                 dw = layer.grads.get(name)
@@ -40,41 +57,47 @@ class Optimizer:
 
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
         """Update w, the parameter of that name, in place."""
-        raise NotImplementedError
+        state = self.state_of(backend, name, w)
+        getattr(backend, self.op)(w, dw, *state, self.lr, *self.settings())
 
-
-def held(state: dict[str, Array], name: str, w: Array, backend: Backend) -> Array:
-    """The state of the parameter of that name, zeros like w at first."""
-    if name not in state:
-        state[name] = backend.xp.zeros_like(w)
-    return state[name]
+    def state_of(self, backend: Backend, name: str, w: Array) -> tuple[Array, ...]:
+        """The state of the parameter of that name, zeros like w at first."""
+        for state in self.states():
+            if name not in state:
+                state[name] = backend.xp.zeros_like(w)
+        return tuple(state[name] for state in self.states())
 
 
 class SGD(Optimizer):
     """Gradient descent: w ← w - lr dw."""
 
+    op = "sgd_update"
+
     def __init__(self, net: Sequential | Module, lr: float = 1e-4) -> None:
         super().__init__(net, lr)
-
-    def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
-        backend.sgd_update(w, dw, self.lr)
 
 
 class SGDM(Optimizer):
     """Gradient descent with momentum: v ← momentum v - lr dw; w ← w + v."""
+
+    op = "sgdm_update"
 
     def __init__(self, net: Sequential | Module, lr: float = 1e-4, momentum: float = 0.0) -> None:
         super().__init__(net, lr)
         self.momentum = momentum
         self.velocity: dict[str, Array] = {}
 
-    def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
-        velocity = held(self.velocity, name, w, backend)
-        backend.sgdm_update(w, dw, velocity, self.lr, self.momentum)
+    def states(self) -> tuple[dict[str, Array], ...]:
+        return (self.velocity,)
+
+    def settings(self) -> tuple[float, ...]:
+        return (self.momentum,)
 
 
 class RMSProp(Optimizer):
     """Steps divided by a running root mean square of the gradient, eps inside the root."""
+
+    op = "rmsprop_update"
 
     def __init__(
         self, net: Sequential | Module, lr: float = 1e-2, decay: float = 0.99, eps: float = 1e-8
@@ -83,14 +106,18 @@ class RMSProp(Optimizer):
         self.decay, self.eps = decay, eps
         self.cache: dict[str, Array] = {}
 
-    def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
-        cache = held(self.cache, name, w, backend)
-        backend.rmsprop_update(w, dw, cache, self.lr, self.decay, self.eps)
+    def states(self) -> tuple[dict[str, Array], ...]:
+        return (self.cache,)
+
+    def settings(self) -> tuple[float, ...]:
+        return (self.decay, self.eps)
 
 
 class Adam(Optimizer):
     """Running means of the gradient and its square, both corrected for their start at 0; eps
     outside the root. t counts the steps taken and is incremented first."""
+
+    op = "adam_update"
 
     def __init__(
         self,
@@ -106,10 +133,11 @@ class Adam(Optimizer):
         self.mt: dict[str, Array] = {}
         self.vt: dict[str, Array] = {}
 
-    def step(self) -> None:
-        self.t += 1
-        super().step()
+    def states(self) -> tuple[dict[str, Array], ...]:
+        return (self.mt, self.vt)
 
-    def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
-        m, v = held(self.mt, name, w, backend), held(self.vt, name, w, backend)
-        backend.adam_update(w, dw, m, v, self.lr, self.beta1, self.beta2, self.eps, self.t)
+    def settings(self) -> tuple[float, ...]:
+        return (self.beta1, self.beta2, self.eps, self.t)
+
+    def advance(self) -> None:
+        self.t += 1

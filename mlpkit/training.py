@@ -18,6 +18,7 @@ from .evaluation import Batches, backend_of, dtype_of, evaluate
 from .losses import CrossEntropy
 from .model import Module
 from .optimizers import Optimizer
+from .planning import make_plan
 from .seeding import check_seed, epoch_order
 
 CHUNK = 32  # iterations handed to the backend at a time
@@ -29,31 +30,6 @@ class TrainingDiverged(ArithmeticError):  # noqa: N818 - the field's word for it
     def __init__(self, message: str, history: History) -> None:
         super().__init__(message)
         self.history = history
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A training step in parts, for `Backend.compile`: what is trained, on what, and how."""
-
-    model: Module
-    loss_func: CrossEntropy
-    optimizer: Optimizer
-    batches: Batches
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the losses."""
-        return self.batches.dtype
-
-    def step(self, index: Array) -> Array:
-        """One eager iteration on the batch of those indices; returns its loss, on the device."""
-        x, labels = self.batches.take(index)
-        # A loss of the user's own has forward alone, which may wait for the device.
-        value = getattr(self.loss_func, "value", self.loss_func.forward)
-        loss = value(self.model.forward(x, True), labels)
-        self.model.backward(self.loss_func.backward())
-        self.optimizer.step()
-        return loss
 
 
 @dataclass(frozen=True)
@@ -105,8 +81,8 @@ class Losses:
     def read(self) -> list[float]:
         """The history's losses with all noted so far. Raises TrainingDiverged."""
         recorded = self.history.losses
-        for chunk in self.pending:
-            values = self.backend.to_numpy(chunk)
+        while self.pending:
+            values = self.backend.to_numpy(self.pending.pop(0))
             bad = np.flatnonzero(~np.isfinite(values))
             if bad.size:
                 recorded += map(float, values[: bad[0]])
@@ -116,7 +92,6 @@ class Losses:
                     self.history,
                 )
             recorded += map(float, values)
-        self.pending.clear()
         return recorded
 
 
@@ -143,7 +118,7 @@ def fit(
     """
     check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every)
     backend = train.backend
-    step = backend.compile(Plan(model, loss_func, optimizer, train))
+    step = backend.compile(make_plan(model, loss_func, optimizer, train, batch_size))
     per_epoch = len(train) // batch_size
     history = History()
     losses = Losses(backend, history)
@@ -163,6 +138,12 @@ def fit(
             backend.synchronize()
             history.seconds += time.perf_counter() - started
             scores = (*evaluate(model, loss_func, train), *evaluate(model, loss_func, val))
+            if not np.isfinite(scores).all():
+                raise TrainingDiverged(
+                    f"the loss over a whole split became {max(scores)} after iteration "
+                    f"{number * per_epoch}: training diverged; lower the learning rate (lr)",
+                    history,
+                )
             history.epochs.append(Epoch(number * per_epoch, optimizer.lr, *scores))
             keep_best(history, model)
             if number % lr_decay_every == 0:

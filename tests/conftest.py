@@ -38,9 +38,9 @@ class StrictBackend(Backend):
         return self.xp.arange(n, dtype=self.xp.int64, device=DEVICE)
 
 
-@pytest.fixture(params=["numpy", "strict", "cupy"])
+@pytest.fixture(params=["numpy", "numba", "strict", "cupy"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """Each backend in turn, made the default; cupy is skipped, with its reason, without a GPU."""
+    """Each backend in turn, made the default; skipped with its reason where it can't run."""
     monkeypatch.setitem(mlpkit_backends._MAKERS, "strict", StrictBackend)
     mlpkit_backends._find.cache_clear()
     try:

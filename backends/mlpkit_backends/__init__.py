@@ -24,8 +24,14 @@ def _cupy() -> Backend:
     return CupyBackend()
 
 
+def _numba() -> Backend:
+    from .compiled import NumbaBackend
+
+    return NumbaBackend()
+
+
 # In the order in which "auto" tries them.
-_MAKERS: dict[str, Callable[[], Backend]] = {"cupy": _cupy, "numpy": _numpy}
+_MAKERS: dict[str, Callable[[], Backend]] = {"cupy": _cupy, "numba": _numba, "numpy": _numpy}
 
 
 @cache  # a failed search for CuPy takes too long to repeat for every layer
@@ -37,8 +43,8 @@ def _find(name: str) -> Backend | BackendUnavailable:
 
 
 def load(name: str | Backend | None = None) -> Backend:
-    """The backend of that name: "numpy", "cupy", or "auto", the first of them that runs here, cupy
-    before numpy.
+    """The backend of that name: "cupy", "numba", "numpy", or "auto", the first of them that runs
+    here.
 
     None reads the environment variable MLPKIT_BACKEND, and is "auto" where that is unset. A Backend
     is returned as it is. A backend asked for by name is that backend or an error.

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .plan import Plan
+
 Array: TypeAlias = Any  # an array of the backend's namespace
 Step: TypeAlias = Callable[[Array], Array]
 
@@ -237,18 +239,17 @@ class Backend:
 
     # A whole training step.
 
-    def compile(self, plan: Any) -> Step:
-        """A function of the batches' indices (K, N) that trains on them in turn and returns the
-        K losses as an array that may still be under way on the device.
+    def compile(self, plan: Plan) -> Step:
+        """A function of batches' indices (K, N) that trains on them in turn and returns the K
+        losses, as an array that may still be under way on the device.
 
-        plan: see `mlpkit.training.Plan`. This one runs the plan's ops eagerly; a backend's own must
-        give the same losses and parameters.
+        This one runs each step op by op; a backend's own must give the same losses and parameters.
         """
 
         def step(order: Array) -> Array:
             losses = self.zeros((order.shape[0],), plan.dtype)
             for k in range(order.shape[0]):
-                losses[k] = plan.step(order[k, :])
+                losses[k] = plan.eager(order[k, :])
             return losses
 
         return step

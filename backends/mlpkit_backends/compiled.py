@@ -1,0 +1,125 @@
+"""NumPy arrays with whole training steps compiled by numba."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from .base import Array, Step
+from .cpu import NumpyBackend
+from .errors import BackendUnavailable
+from .plan import Block, Plan, Program
+from .threads import processors
+
+try:
+    import numba
+    from threadpoolctl import ThreadpoolController
+
+    from .kernels.elementwise import OPS, UPDATES
+    from .kernels.gemm import gemm_address
+    from .kernels.steps import ROWS, run
+except ImportError as error:
+    raise BackendUnavailable(
+        f'numba can\'t be loaded ({error}): pip install "mlpkit[fast]"'
+    ) from error
+
+
+class NumbaBackend(NumpyBackend):
+    """NumPy's ops one at a time; whole steps compiled, on kept buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "numba"
+
+    def compile(self, plan: Plan) -> Step:
+        program = plan.program
+        if program is None or not fits(plan, program):
+            return super().compile(plan)
+        return CompiledStep(plan, program)
+
+
+def fits(plan: Plan, program: Program) -> bool:
+    """Whether the kernels can work on the arrays as they are. What doesn't fit at all, as images of
+    another width, is for the layers to name."""
+    shapes = [(math.prod(plan.images.shape[1:]),), *(block.w.shape for block in program.blocks)]
+    arrays = [a for b in program.blocks for a in (b.w, b.b, *b.w_state, *b.b_state)]
+    return all(a.dtype == plan.dtype and a.flags.c_contiguous for a in arrays) and all(
+        before[-1] == after[0] for before, after in pairwise(shapes)
+    )
+
+
+class CompiledStep:
+    """The buffers of a plan's step, and the call that runs it."""
+
+    def __init__(self, plan: Plan, program: Program) -> None:
+        blocks, n, dtype = program.blocks, plan.batch_size, plan.dtype
+        self.program, self.dtype = program, dtype
+        self.gemm = gemm_address(dtype)  # loads SciPy's BLAS, which the controller then finds
+        self.blas = ThreadpoolController().select(user_api="blas")
+        self.workers = min(processors(), numba.get_num_threads())
+        widths = [blocks[0].w.shape[0], *(block.w.shape[1] for block in blocks)]
+        mean = np.empty(0, dtype) if plan.mean is None else np.ravel(plan.mean)
+        images = np.ascontiguousarray(plan.images).reshape(len(plan.images), -1)
+        self.data = (images, plan.labels, mean)
+        self.parameters = (
+            tuple(block.w for block in blocks),
+            tuple(as_row(block.b) for block in blocks),
+            states([(block.w, block.w_state) for block in blocks]),
+            states([(as_row(b.b), tuple(map(as_row, b.b_state))) for b in blocks]),
+        )
+        outputs = [(n, width) for width in widths[1:]]
+        self.buffers = (
+            np.array([OPS.index(block.op or "") for block in blocks]),
+            np.array([alpha_and_scale(block) for block in blocks]),
+            tuple(np.empty(shape, np.bool_) for shape in outputs),
+            tuple(np.empty(shape, dtype) for shape in outputs),
+            tuple(np.empty((n, width), dtype) for width in widths),
+            tuple(np.empty(shape, dtype) for shape in outputs),
+            np.empty((self.workers, ROWS * max(widths[1:])), dtype),
+            np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
+        )
+
+    def __call__(self, order: Array) -> Array:
+        dropouts = [block.dropout for block in self.program.blocks]
+        keys = np.array(
+            [(d.seed, d.position, d.step) if d else (0, 0, 0) for d in dropouts], dtype=np.uint64
+        )
+        losses = np.empty(len(order), self.dtype)
+        schedule = self.program.schedule(len(order))
+        numba.set_num_threads(self.workers)
+        with self.blas.limit(limits=1):  # the workers are the threads
+            run(
+                self.gemm,
+                *self.data,
+                np.ascontiguousarray(order),
+                *self.parameters,
+                *self.buffers,
+                keys,
+                self.program.average,
+                UPDATES.index(self.program.update),
+                schedule,
+                self.workers,
+                losses,
+            )
+        for dropout in dropouts:
+            if dropout:
+                dropout.step += len(order)
+        return losses
+
+
+def as_row(b: Array) -> Array:
+    """A vector (M,) as a matrix of one row, in the same memory."""
+    return b.reshape(1, -1)
+
+
+def states(pairs: list[tuple[Array, tuple[Array, ...]]]) -> tuple[tuple[Array, ...], ...]:
+    """Two arrays of state for each parameter; the parameter stands in for one that isn't."""
+    return tuple(tuple(state[i] if i < len(state) else w for w, state in pairs) for i in range(2))
+
+
+def alpha_and_scale(block: Block) -> tuple[float, float]:
+    """An op's settings as the kernels take them; scale is 1 for all but selu."""
+    alpha, scale = (*block.settings, *(0.0, 1.0)[len(block.settings) :])
+    return alpha, scale

@@ -1,0 +1,1 @@
+"""Compiled kernels: transcriptions of the base ops, held to them by tests."""

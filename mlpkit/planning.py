@@ -1,0 +1,108 @@
+"""A training step put into a backend's words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlpkit_backends import Array, Backend
+from mlpkit_backends.plan import Block, Plan, Program
+
+from .evaluation import Batches
+from .layers import (
+    ELU,
+    SELU,
+    Activation,
+    Dropout,
+    Flatten,
+    FullyConnected,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from .losses import CrossEntropy
+from .model import Module
+from .optimizers import SGD, SGDM, Adam, Optimizer, RMSProp
+
+ACTIVATIONS = (LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh)
+
+
+def make_plan(
+    model: Module, loss_func: CrossEntropy, optimizer: Optimizer, batches: Batches, batch_size: int
+) -> Plan:
+    """The plan of training the model on batches; its program where all parts are this package's."""
+
+    def eager(index: Array) -> Array:
+        x, labels = batches.take(index)
+        # A loss of the user's own has forward alone, which may wait for the device.
+        value = getattr(loss_func, "value", loss_func.forward)
+        loss = value(model.forward(x, True), labels)
+        model.backward(loss_func.backward())
+        optimizer.step()
+        return loss
+
+    return Plan(
+        eager,
+        batches.images,
+        batches.labels,
+        batches.mean,
+        batches.dtype,
+        batch_size,
+        make_program(model, loss_func, optimizer, batches.backend),
+    )
+
+
+def make_program(
+    model: Module, loss_func: CrossEntropy, optimizer: Optimizer, backend: Backend
+) -> Program | None:
+    """The step as data. None where a part is a class of the user's own, or changed on the object,
+    whose formulas a compiled step would not know."""
+    whole = type(model)
+    if (whole.forward, whole.backward) != (Module.forward, Module.backward) or (
+        {"forward", "backward"} & vars(model).keys()
+    ):
+        return None
+    if type(loss_func) is not CrossEntropy or optimizer.net is not model.net:
+        return None
+    if type(optimizer) not in (SGD, SGDM, RMSProp, Adam):
+        return None
+    blocks = make_blocks(model, optimizer, backend)
+    if not blocks:
+        return None
+
+    def schedule(k: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        rows = []
+        for _ in range(k):
+            optimizer.advance()
+            rows.append((optimizer.lr, *optimizer.settings()))
+        return np.array(rows, dtype=np.float64)
+
+    return Program(blocks, loss_func.size_average, optimizer.op, schedule)
+
+
+def make_blocks(model: Module, optimizer: Optimizer, backend: Backend) -> tuple[Block, ...]:
+    """Flatten, then fully connected layers, each with an activation and dropout or without: as
+    blocks. Empty where the layers are others or stand in another order."""
+    layers = list(model.net.layers)
+    if layers and type(layers[0]) is Flatten:
+        layers.pop(0)
+    blocks = []
+    while layers:
+        layer = layers.pop(0)
+        if type(layer) is not FullyConnected or set(layer.params) != {layer.w_name, layer.b_name}:
+            return ()
+        w, b = layer.params[layer.w_name], layer.params[layer.b_name]
+        activation = layers.pop(0) if layers and type(layers[0]) in ACTIVATIONS else None
+        dropout = layers.pop(0) if layers and type(layers[0]) is Dropout else None
+        blocks.append(
+            Block(
+                w,
+                b,
+                optimizer.state_of(backend, layer.w_name, w),
+                optimizer.state_of(backend, layer.b_name, b),
+                activation.op if isinstance(activation, Activation) else None,
+                activation.settings if isinstance(activation, Activation) else (),
+                dropout if isinstance(dropout, Dropout) and 0 < dropout.keep_prob < 1 else None,
+            )
+        )
+    return tuple(blocks)

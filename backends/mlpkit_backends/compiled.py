@@ -80,6 +80,7 @@ class CompiledStep:
             np.empty((self.workers, ROWS * max(widths[1:])), dtype),
             np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
         )
+        self(np.empty((0, n), np.int64))  # compiles, or loads what an earlier run compiled
 
     def __call__(self, order: Array) -> Array:
         dropouts = [block.dropout for block in self.program.blocks]

@@ -46,12 +46,15 @@ OPTIMIZERS = {
 WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 400, 400, 5)}
 
 
-def compiled() -> Backend:
-    """The backend with compiled steps, or a skip with the reason."""
+@pytest.fixture(params=["numpy", "numba"])
+def compiled(request: pytest.FixtureRequest) -> Backend:
+    """Each backend with steps of its own, or a skip with the reason."""
     try:
-        return load("numba")
+        chosen = load(request.param)
     except BackendUnavailable as error:
         pytest.skip(str(error))
+    assert type(chosen).compile is not Backend.compile
+    return chosen
 
 
 def train(make, optimizer: str, backend: Backend, dtype: str, eager: bool, **data):
@@ -69,10 +72,11 @@ def train(make, optimizer: str, backend: Backend, dtype: str, eager: bool, **dat
     return np.concatenate(losses), dict(model.parameters()), optimizer
 
 
-def assert_alike(make, optimizer: str = "SGD", dtype: str = "float64", **data) -> None:
+def assert_alike(
+    backend: Backend, make, optimizer: str = "SGD", dtype: str = "float64", **data
+) -> None:
     """Compiled and eager training give the same losses, parameters and state."""
     tolerance = {"float64": 1e-12, "float32": 2e-5}[dtype]
-    backend = compiled()
     one = train(make, optimizer, backend, dtype, eager=True, **data)
     two = train(make, optimizer, backend, dtype, eager=False, **data)
     np.testing.assert_allclose(two[0], one[0], rtol=tolerance)
@@ -92,67 +96,66 @@ def mlp(widths, **settings):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer(optimizer: str, widths: str, dtype: str) -> None:
-    assert_alike(mlp(WIDTHS[widths]), optimizer, dtype)
+def test_every_optimizer(compiled: Backend, optimizer: str, widths: str, dtype: str) -> None:
+    assert_alike(compiled, mlp(WIDTHS[widths]), optimizer, dtype)
 
 
 @pytest.mark.parametrize("layer", [LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh])
-def test_every_activation_between_and_last(layer: type[Layer]) -> None:
+def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]) -> None:
     def make(backend: Backend, dtype: str) -> Module:
         net = Sequential(
-            Flatten(backend=backend),
-            FullyConnected(48, 16, 0.2, "a", seed=1, dtype=dtype, backend=backend),
-            layer(name="f", backend=backend),
-            FullyConnected(16, 5, 0.2, "b", seed=2, dtype=dtype, backend=backend),
-            layer(name="g", backend=backend),
+            Flatten(backend=compiled),
+            FullyConnected(48, 16, 0.2, "a", seed=1, dtype=dtype, backend=compiled),
+            layer(name="f", backend=compiled),
+            FullyConnected(16, 5, 0.2, "b", seed=2, dtype=dtype, backend=compiled),
+            layer(name="g", backend=compiled),
         )
-        return Module(net, backend)
+        return Module(net, compiled)
 
-    assert_alike(make)
-    assert_alike(make, dtype="float32")
+    assert_alike(compiled, make)
+    assert_alike(compiled, make, dtype="float32")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_dropout_draws_the_same_masks(optimizer: str) -> None:
-    assert_alike(mlp(WIDTHS["small"], keep_prob=0.6, dropout_seed=2**63 + 7), optimizer)
+def test_dropout_draws_the_same_masks(compiled: Backend, optimizer: str) -> None:
+    assert_alike(compiled, mlp(WIDTHS["small"], keep_prob=0.6, dropout_seed=2**63 + 7), optimizer)
 
 
-def test_dropout_steps_go_on_from_compiled_to_eager() -> None:
-    backend = compiled()
-    model = mlp((48, 8, 5), keep_prob=0.5, dropout_seed=4)(backend, "float64")
-    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
-    plan = make_plan(model, CrossEntropy(backend=backend), SGD(model, 0.1), split, 8)
-    backend.compile(plan)(np.arange(24).reshape(3, 8))
+def test_dropout_steps_go_on_from_compiled_to_eager(compiled: Backend) -> None:
+    model = mlp((48, 8, 5), keep_prob=0.5, dropout_seed=4)(compiled, "float64")
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    plan = make_plan(model, CrossEntropy(backend=compiled), SGD(model, 0.1), split, 8)
+    compiled.compile(plan)(np.arange(24).reshape(3, 8))
     (dropout,) = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
     assert dropout.step == 3
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_images_that_are_numbers_already(dtype: str) -> None:
+def test_images_that_are_numbers_already(compiled: Backend, dtype: str) -> None:
     floats = (IMAGES / 255 - MEAN).astype(np.float32)
-    assert_alike(mlp(WIDTHS["small"]), dtype=dtype, images=floats, mean=None)
+    assert_alike(compiled, mlp(WIDTHS["small"]), dtype=dtype, images=floats, mean=None)
 
 
-def test_a_loss_that_is_summed() -> None:
-    backend = compiled()
-    model = mlp((48, 5))(backend, "float64")
-    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
-    loss = CrossEntropy(size_average=False, backend=backend)
+def test_a_loss_that_is_summed(compiled: Backend) -> None:
+    model = mlp((48, 5))(compiled, "float64")
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    loss = CrossEntropy(size_average=False, backend=compiled)
     plan = make_plan(model, loss, SGD(model, 1e-9), split, 8)
     order = np.arange(8).reshape(1, 8)
-    np.testing.assert_allclose(backend.compile(plan)(order), Backend.compile(backend, plan)(order))
+    np.testing.assert_allclose(
+        compiled.compile(plan)(order), Backend.compile(compiled, plan)(order)
+    )
 
 
-def test_extreme_scores_stay_finite() -> None:
+def test_extreme_scores_stay_finite(compiled: Backend) -> None:
     def make(backend: Backend, dtype: str) -> Module:
-        net = Sequential(FullyConnected(48, 5, 1e4, "a", seed=1, dtype=dtype, backend=backend))
-        return Module(net, backend)
+        net = Sequential(FullyConnected(48, 5, 1e4, "a", seed=1, dtype=dtype, backend=compiled))
+        return Module(net, compiled)
 
-    assert_alike(make, images=(IMAGES / 255).reshape(40, 48), mean=None)
+    assert_alike(compiled, make, images=(IMAGES / 255).reshape(40, 48), mean=None)
 
 
-def test_what_the_kernels_have_no_words_for_runs_eagerly() -> None:
-    backend = compiled()
+def test_what_the_kernels_have_no_words_for_runs_eagerly(compiled: Backend) -> None:
 
     class Doubled(LeakyReLU):
         def forward(self, x):
@@ -162,12 +165,12 @@ def test_what_the_kernels_have_no_words_for_runs_eagerly() -> None:
             return 2 * super().backward(dout)
 
     def model_with(layer: Layer) -> Module:
-        first, last = (FullyConnected(n, 5, 0.1, f"f{n}", backend=backend) for n in (48, 5))
-        return Module(Sequential(Flatten(backend=backend), first, layer, last), backend)
+        first, last = (FullyConnected(n, 5, 0.1, f"f{n}", backend=compiled) for n in (48, 5))
+        return Module(Sequential(Flatten(backend=compiled), first, layer, last), compiled)
 
-    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
-    loss = CrossEntropy(backend=backend)
-    plain, doubled = (model_with(kind(backend=backend)) for kind in (LeakyReLU, Doubled))
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    loss = CrossEntropy(backend=compiled)
+    plain, doubled = (model_with(kind(backend=compiled)) for kind in (LeakyReLU, Doubled))
     assert make_plan(plain, loss, SGD(plain), split, 8).program is not None
     assert make_plan(doubled, loss, SGD(doubled), split, 8).program is None
     history = fit(doubled, loss, SGD(doubled, 0.1), split, split, batch_size=8, epochs=1, seed=0)
@@ -177,19 +180,17 @@ def test_what_the_kernels_have_no_words_for_runs_eagerly() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_the_same_bits_every_time(dtype: str) -> None:
-    backend = compiled()
-    one, two = (train(mlp(WIDTHS["large"]), "Adam", backend, dtype, False) for _ in range(2))
+def test_the_same_bits_every_time(compiled: Backend, dtype: str) -> None:
+    one, two = (train(mlp(WIDTHS["large"]), "Adam", compiled, dtype, False) for _ in range(2))
     assert np.array_equal(one[0], two[0])
     assert all(np.array_equal(p, two[1][name]) for name, p in one[1].items())
 
 
-def test_a_step_allocates_nothing_that_grows_with_the_network() -> None:
-    backend = compiled()
-    model = mlp((48, 2000, 5))(backend, "float32")
-    split = Batches.of(backend, IMAGES, LABELS, "float32", MEAN)
-    plan = make_plan(model, CrossEntropy(backend=backend), Adam(model), split, 8)
-    step, order = backend.compile(plan), np.arange(32).reshape(4, 8)
+def test_a_step_allocates_nothing_of_the_weights_size(compiled: Backend) -> None:
+    model = mlp((48, 2000, 2000, 5))(compiled, "float32")
+    split = Batches.of(compiled, IMAGES, LABELS, "float32", MEAN)
+    plan = make_plan(model, CrossEntropy(backend=compiled), Adam(model), split, 8)
+    step, order = compiled.compile(plan), np.arange(32).reshape(4, 8)
     step(order)
     tracemalloc.start()
     try:
@@ -200,13 +201,14 @@ def test_a_step_allocates_nothing_that_grows_with_the_network() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 20_000
-    assert peak - before < 50_000  # the first weight matrix alone has 384,000 bytes
+    # The second weight matrix has 16,000,000 bytes. NumPy's ops make a batch's activations and the
+    # pieces of an update anew; numba's kernels make nothing.
+    assert peak - before < {"numpy": 2_000_000, "numba": 50_000}[compiled.name]
 
 
-def test_images_of_another_width_name_the_layer_and_both() -> None:
-    backend = compiled()
-    model = mlp((12, 5))(backend, "float64")
-    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
-    loss = CrossEntropy(backend=backend)
+def test_images_of_another_width_name_the_layer_and_both(compiled: Backend) -> None:
+    model = mlp((12, 5))(compiled, "float64")
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    loss = CrossEntropy(backend=compiled)
     with pytest.raises(ValueError, match=r"layer fc1 takes .* \(N, 12\); got \(8, 48\)"):
         fit(model, loss, SGD(model), split, split, batch_size=8, epochs=1, seed=0)

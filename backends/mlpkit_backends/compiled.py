@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-
 import numpy as np
 
 from .base import Array, Step
@@ -33,21 +30,8 @@ class NumbaBackend(NumpyBackend):
         super().__init__()
         self.name = "numba"
 
-    def compile(self, plan: Plan) -> Step:
-        program = plan.program
-        if program is None or not fits(plan, program):
-            return super().compile(plan)
+    def build(self, plan: Plan, program: Program) -> Step:
         return CompiledStep(plan, program)
-
-
-def fits(plan: Plan, program: Program) -> bool:
-    """Whether the kernels can work on the arrays as they are. What doesn't fit at all, as images of
-    another width, is for the layers to name."""
-    shapes = [(math.prod(plan.images.shape[1:]),), *(block.w.shape for block in program.blocks)]
-    arrays = [a for b in program.blocks for a in (b.w, b.b, *b.w_state, *b.b_state)]
-    return all(a.dtype == plan.dtype and a.flags.c_contiguous for a in arrays) and all(
-        before[-1] == after[0] for before, after in pairwise(shapes)
-    )
 
 
 class CompiledStep:

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import platform
+from itertools import pairwise
 from pathlib import Path
 
 import numpy
 
-from .base import Backend
+from .base import Backend, Step
+from .plan import Plan, Program
 
 
 class NumpyBackend(Backend):
-    """The base ops on NumPy."""
+    """The base ops on NumPy; whole steps on kept buffers."""
 
     def __init__(self) -> None:
         super().__init__("numpy", numpy)
 
     def device_name(self) -> str:
         return processor_name()
+
+    def compile(self, plan: Plan) -> Step:
+        if plan.program is None or not fits(plan, plan.program):
+            return super().compile(plan)
+        return self.build(plan, plan.program)
+
+    def build(self, plan: Plan, program: Program) -> Step:
+        """The step of a program whose arrays fit."""
+        from .buffered import BufferedStep
+
+        return BufferedStep(self, plan, program)
+
+
+def fits(plan: Plan, program: Program) -> bool:
+    """Whether the kernels can work on the arrays as they are. What doesn't fit at all, as images of
+    another width, is for the layers to name."""
+    shapes = [(math.prod(plan.images.shape[1:]),), *(block.w.shape for block in program.blocks)]
+    arrays = [a for b in program.blocks for a in (b.w, b.b, *b.w_state, *b.b_state)]
+    return all(a.dtype == plan.dtype and a.flags.c_contiguous for a in arrays) and all(
+        before[-1] == after[0] for before, after in pairwise(shapes)
+    )
 
 
 def processor_name() -> str:

@@ -1,0 +1,96 @@
+"""Whole training steps with NumPy and SciPy alone, sparing the memory traffic of large weights.
+
+The ops are the base's. What is saved is what costs most on a CPU: a new array of the weights' size
+each step (its pages have to be mapped first), passes over it that leave the cache, and the gradient
+of the images, which nothing needs. SGD's gradient is never stored: the product adds it to the
+weights. All products go through SciPy's BLAS: NumPy brings one of its own, whose waiting threads
+would get in the way of the other's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import get_blas_funcs
+
+from .base import Array, Backend
+from .plan import Block, Plan, Program
+
+CACHED = 1 << 16  # elements of a parameter to update at a time
+
+
+class BufferedStep:
+    """The kept gradients of a plan's step, and the call that runs it."""
+
+    def __init__(self, backend: Backend, plan: Plan, program: Program) -> None:
+        self.backend, self.plan, self.program = backend, plan, program
+        self.gemm = get_blas_funcs("gemm", dtype=np.dtype(plan.dtype))
+        self.gradients = [
+            None if program.update == "sgd_update" else np.empty_like(block.w)
+            for block in program.blocks
+        ]
+
+    def __call__(self, order: Array) -> Array:
+        losses = np.empty(len(order), self.plan.dtype)
+        schedule = self.program.schedule(len(order))
+        for k, index in enumerate(order):
+            losses[k] = self.step(index, schedule[k].tolist())
+        return losses
+
+    def step(self, index: Array, row: list[float]) -> Array:
+        """One iteration with the schedule's row; its loss."""
+        backend, plan, blocks = self.backend, self.plan, self.program.blocks
+        images = backend.gather(plan.images, index)
+        x = images if plan.mean is None else backend.normalise(images, plan.mean)
+        x = x.reshape(len(index), -1).astype(plan.dtype, copy=False)
+        labels = backend.gather(plan.labels, index)
+        kept = []
+        for block in blocks:
+            z = self.product(x, block.w)
+            z += block.b
+            h, mask = self.activate(block, z)
+            kept.append((x, z, mask))
+            x = h
+        factor = 1.0 / len(index) if self.program.average else 1.0
+        loss = factor * np.sum(backend.softmax_cross_entropy(x, labels))
+        d = factor * backend.softmax_cross_entropy_backward(x, labels)
+        for i in range(len(blocks) - 1, -1, -1):
+            block, (x, z, mask) = blocks[i], kept[i]
+            if block.dropout is not None:
+                d = backend.dropout(d, mask, block.dropout.keep_prob)
+            if block.op is not None:
+                d = getattr(backend, f"{block.op}_backward")(d, z, *block.settings)
+            dx = self.product(d, block.w, transposed=True) if i > 0 else None
+            self.update(i, x, d, row)
+            d = dx
+        return loss
+
+    def activate(self, block: Block, z: Array) -> tuple[Array, Array | None]:
+        """The block's output from z = x w + b, and its dropout's mask."""
+        h = z if block.op is None else getattr(self.backend, block.op)(z, *block.settings)
+        if block.dropout is None:
+            return h, None
+        masks = block.dropout
+        mask = self.backend.keep_mask(
+            h.shape, masks.keep_prob, (masks.seed, masks.position, masks.step)
+        )
+        masks.step += 1
+        return self.backend.dropout(h, mask, masks.keep_prob), mask
+
+    def product(self, x: Array, w: Array, transposed: bool = False) -> Array:
+        """x w, or x wᵀ. Fortran's matrices are the transposes of ours, so BLAS makes the result's
+        transpose from theirs."""
+        return self.gemm(1.0, w.T, x.T, trans_a=transposed).T
+
+    def update(self, i: int, x: Array, d: Array, row: list[float]) -> None:
+        """Update block i's parameters from its input x and the gradient d of its z."""
+        block, dw = self.program.blocks[i], self.gradients[i]
+        op = getattr(self.backend, self.program.update)
+        op(block.b, d.sum(axis=0), *block.b_state, *row)
+        if dw is None:
+            self.gemm(-row[0], d.T, x.T, trans_b=1, beta=1.0, c=block.w.T, overwrite_c=1)
+            return
+        self.gemm(1.0, d.T, x.T, trans_b=1, c=dw.T, overwrite_c=1)
+        rows = max(1, CACHED // dw.shape[1])
+        for first in range(0, len(dw), rows):
+            part = slice(first, first + rows)
+            op(block.w[part], dw[part], *(state[part] for state in block.w_state), *row)

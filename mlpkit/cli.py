@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .recipes import DEFAULT_RECIPE, RECIPES, find_recipe
+from .recipes import DEFAULT_RECIPE, RECIPES, check_dtype, find_recipe
 
 
 class Commands(TyperGroup):
@@ -39,7 +39,10 @@ app.add_typer(data_app, name="data")
 
 BackendOption = Annotated[
     str | None,
-    typer.Option(help="numpy, cupy or auto (the first of cupy, numpy that runs here)."),
+    typer.Option(help="cupy, numba, numpy or auto: the first of these that runs here."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of a CPU backend. Default: the processors at hand.")
 ]
 DATA_HELP = "A folder with SVHN's two files, svhn (data/), or synthetic (the offline stand-in)."
 
@@ -113,6 +116,7 @@ def train(
         int | None, typer.Option(help="Images split off the training file's end.")
     ] = None,
     backend: BackendOption = None,
+    threads: ThreadsOption = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     seed: Annotated[int, typer.Option(help="Decides weights, batch order and dropout.")] = 123,
     out: Annotated[
@@ -123,6 +127,9 @@ def train(
 
     The folder holds config.json, history.csv, best.safetensors, summary.json and curves.png.
     """
+    from mlpkit_backends.threads import use_threads
+
+    use_threads(threads)
     from .progress import TrainingDisplay, making_data
     from .runs import Settings, train_run
 
@@ -157,9 +164,14 @@ def evaluate(
         Path | None, typer.Option(help="A folder with SVHN's two files. Default: the run's own.")
     ] = None,
     backend: BackendOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Score a run's best weights on the validation and test images."""
+    from mlpkit_backends.threads import use_threads
+
     from .runs import evaluate_run
+
+    use_threads(threads)
 
     for split, (loss, accuracy) in evaluate_run(run, data, backend).items():
         print(f"{split:4}  accuracy {accuracy:.2%}  loss {loss:.4f}")
@@ -190,6 +202,51 @@ def activations(
 
     save(activations_figure(), out)
     print(out)
+
+
+@app.command()
+def bench(
+    backend: Annotated[
+        str, typer.Option(help="all (that run here), numpy, numba or cupy.")
+    ] = "all",
+    workload: Annotated[str | None, typer.Option(help="tinynet or fcn. Default: both.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, sgdm, rmsprop or adam. Default: all four.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Default: 64 for tinynet, 32 for fcn.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    seconds: Annotated[float, typer.Option(help="For each case, after a warm-up.")] = 5.0,
+    threads: ThreadsOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them here: PNG, PDF or SVG.")] = None,
+) -> None:
+    """Iterations per second of whole training steps."""
+    from mlpkit_backends.threads import use_threads
+
+    use_threads(threads)
+    from . import benchmark
+    from .plotting import save
+    from .progress import counting, print_rates
+    from .run_files import write_json
+
+    check_dtype(dtype)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds must be positive; got {seconds}")
+    chosen = benchmark.cases(backend, workload, optimizer, batch_size, dtype)
+    data = benchmark.random_images()
+    results = []
+    with counting("cases") as progress:
+        for i, case in enumerate(chosen):
+            progress(i, len(chosen))
+            results.append(benchmark.result(case, benchmark.measure(case, data, seconds)))
+    machine = benchmark.machine()
+    print_rates(machine, results)
+    if json is not None:
+        write_json(json, {**machine, "results": results})
+    if plot is not None:
+        save(benchmark.bar_figure(results), plot)
 
 
 @data_app.command()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -118,6 +119,21 @@ class TrainingDisplay:
             f"{f'{number} / {epochs}':>9}   {last.train_loss:8.4f} {last.val_loss:10.4f}"
             f"   {last.train_acc:8.1%} {last.val_acc:10.1%}   {rate:.0f} it/s"
         )
+
+
+def print_rates(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """Print a benchmark's table: the median and the range of the rounds."""
+    console = Console(highlight=False)
+    console.print(f"{machine['processor']}, {machine['threads']} threads", markup=False)
+    table = Table("workload", "optimizer", "batch", "backend")
+    table.add_column("iterations/s", justify="right")
+    table.add_column("lowest - highest", justify="right")
+    for r in results:
+        spread = f"{min(r['rounds']):.1f} - {max(r['rounds']):.1f}"
+        rate = f"{r['iterations_per_second']:.1f}"
+        names = (r["workload"], r["optimizer"], str(r["batch_size"]), r["backend"])
+        table.add_row(*names, rate, spread)
+    console.print(table)
 
 
 def class_table(data: Dataset) -> None:

@@ -45,8 +45,15 @@ RECIPES = {
     "rmsprop": Recipe("fcn", "rmsprop", 5e-4, 32, 15, 50000),
     "adam": Recipe("fcn", "adam", 5e-4, 32, 15, 50000),
 }
+DTYPES = ("float32", "float64")
 DEFAULT_RECIPE = "adam"
 MOMENTUM = 0.9
+
+
+def check_dtype(dtype: str) -> None:
+    """ValueError for a dtype that networks aren't trained in."""
+    if dtype not in DTYPES:
+        raise ValueError(f"the dtype must be {' or '.join(DTYPES)}; got {dtype!r}")
 
 
 def find_recipe(name: str) -> Recipe:

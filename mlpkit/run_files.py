@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import atomic
+from .recipes import DTYPES
 
 COLUMNS = (
     "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
 )  # fmt: skip
-DTYPES = ("float32", "float64")
 
 
 class RunError(ValueError):

@@ -6,7 +6,7 @@ import csv
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,8 +21,8 @@ from .evaluation import Batches, evaluate
 from .losses import CrossEntropy
 from .matfile import IMAGE
 from .model import Module
-from .recipes import Recipe, build_network, build_optimizer
-from .run_files import COLUMNS, DTYPES, RunError, check_free, free_folder, read_config, write_json
+from .recipes import Recipe, build_network, build_optimizer, check_dtype
+from .run_files import COLUMNS, RunError, check_free, free_folder, read_config, write_json
 from .seeding import check_seed
 from .training import History, Losses, TrainingDiverged, Watcher, check_settings, fit
 
@@ -47,8 +47,7 @@ class Settings:
     seed: int = 123
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"the dtype must be {' or '.join(DTYPES)}; got {self.dtype!r}")
+        check_dtype(self.dtype)
         check_seed(self.seed)
         for setting in ("train_size", "val_size"):
             value = getattr(self, setting)
@@ -266,14 +265,13 @@ def evaluate_run(
     }
 
 
-def versions() -> dict[str, str]:
-    """Python's version, and those of the libraries that decide results."""
+def versions(others: Sequence[str] = ()) -> dict[str, str]:
+    """Python's version, and those of the libraries that decide results and rates."""
     found = {"python": platform.python_version()}
-    for package in ("mlpkit", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x"):
-        try:
+    own = ("mlpkit", "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x")
+    for package in (*own, *others):
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from functools import cache
 
-from .base import Array, Backend
+from .base import Array, Backend, Step
 from .errors import BackendUnavailable
 
-__all__ = ["Array", "Backend", "BackendUnavailable", "available", "load"]
+__all__ = ["Array", "Backend", "BackendUnavailable", "Step", "available", "load"]
 
 
 def _numpy() -> Backend:

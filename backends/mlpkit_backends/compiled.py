@@ -42,7 +42,7 @@ class CompiledStep:
         self.program, self.dtype = program, dtype
         self.gemm = gemm_address(dtype)  # loads SciPy's BLAS, which the controller then finds
         self.blas = ThreadpoolController().select(user_api="blas")
-        self.workers = min(processors(), numba.get_num_threads())
+        self.workers = min(processors(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         widths = [blocks[0].w.shape[0], *(block.w.shape[1] for block in blocks)]
         mean = np.empty(0, dtype) if plan.mean is None else np.ravel(plan.mean)
         images = np.ascontiguousarray(plan.images).reshape(len(plan.images), -1)

@@ -1,0 +1,170 @@
+"""mlpkit beside PyTorch, JAX, scikit-learn and plain NumPy, on this machine's CPU.
+
+    python bench/peers.py [--rounds 5] [--seconds 2] [--workload tinynet] [--optimizer sgd]
+
+Needs `pip install -e ".[bench]"`. Each contender is a process of its own with all cores; in each
+round each has its turn, so that what else the machine does falls on all alike. A row's ratios are
+medians over the rounds of mlpkit's rate to that contender's in the same round. Writes
+bench/results/cpu-PROCESSOR.json and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mlpkit import benchmark, load
+from mlpkit.plotting import save
+from mlpkit.recipes import build_network
+from mlpkit.run_files import write_json
+from mlpkit.runs import versions
+
+sys.path.insert(0, str(Path(__file__).parent))  # when it is run as a script
+from contenders import CONTENDERS, LACKING, Run
+
+RESULTS = Path(__file__).parent / "results"
+OURS = "mlpkit numba"
+
+
+def build(name: str, workload: str, optimizer: str) -> tuple[Run, Any]:
+    """A contender's function, and the batches for it."""
+    batch_size, _ = benchmark.WORKLOADS[workload]
+    data = benchmark.random_images()
+    if name.startswith("mlpkit"):
+        run = CONTENDERS[name](workload, optimizer, batch_size, data)
+    else:
+        model = build_network(workload, 0.0, 0, "float32", "numpy")
+        weights = [p.copy() for _, p in model.parameters()]
+        run = CONTENDERS[name](weights, optimizer, batch_size, data)
+    return run, benchmark.orders(batch_size)
+
+
+def serve(name: str, workload: str, optimizer: str) -> None:
+    """A contender's process: for each line of input, a number of seconds, a line with the rate."""
+    run, batches = build(name, workload, optimizer)
+    run(next(batches))  # warms up: compilers, thread pools, memory
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(benchmark.rate(run, batches, float(line)), flush=True)
+
+
+class Contender:
+    """A contender in a process of its own."""
+
+    def __init__(self, name: str, workload: str, optimizer: str) -> None:
+        self.name, self.rates = name, list[float]()
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", name, workload, optimizer],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.input, self.output = self.process.stdin, self.process.stdout
+        self.runs = self.output.readline() == "ready\n"
+
+    def go(self, seconds: float) -> None:
+        """Take a turn."""
+        self.input.write(f"{seconds}\n")
+        self.input.flush()
+        self.rates.append(float(self.output.readline()))
+
+    def stop(self) -> str:
+        """End the process; what it said last, where it couldn't run."""
+        _, said = self.process.communicate()
+        return said.strip().splitlines()[-1] if said.strip() else ""
+
+
+def compare(workload: str, optimizer: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Every contender's rates and its ratio to mlpkit, on one workload and optimizer."""
+    names = [name for name in CONTENDERS if (name, optimizer) not in LACKING]
+    contenders = [Contender(name, workload, optimizer) for name in names]
+    running = [contender for contender in contenders if contender.runs]
+    for _ in range(rounds):
+        for contender in running:
+            contender.go(seconds)
+    (ours,) = [contender.rates for contender in running if contender.name == OURS]
+    rows = []
+    for contender in contenders:
+        said = contender.stop()
+        if not contender.runs:
+            print(f"{contender.name} left out: {said}", file=sys.stderr)
+            continue
+        ratios = [a / b for a, b in zip(ours, contender.rates, strict=True)]
+        rows.append(
+            {
+                "contender": contender.name,
+                "workload": workload,
+                "optimizer": optimizer,
+                "iterations_per_second": statistics.median(contender.rates),
+                "rounds": [round(rate, 2) for rate in contender.rates],
+                "mlpkit_is_times_as_fast": round(statistics.median(ratios), 3),
+            }
+        )
+    return rows
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    """The table: a row a contender, a column a workload and optimizer, rate and ratio."""
+    cases = list(dict.fromkeys((r["workload"], r["optimizer"]) for r in results))
+    table = Table("it/s (mlpkit is x as fast)")
+    for workload, optimizer in cases:
+        table.add_column(f"{workload}\n{optimizer}", justify="right")
+    for name in CONTENDERS:
+        cells = {
+            (r["workload"], r["optimizer"]): f"{r['iterations_per_second']:.0f}"
+            + ("" if name == OURS else f" ({r['mlpkit_is_times_as_fast']:.2f})")
+            for r in results
+            if r["contender"] == name
+        }
+        table.add_row(name, *(cells.get(case, "") for case in cases))
+    Console(width=130).print(table)
+
+
+def main() -> None:
+    """Compare, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="a contender's turn")
+    parser.add_argument("--workload", choices=list(benchmark.WORKLOADS))
+    parser.add_argument("--optimizer", choices=list(benchmark.LEARNING_RATES))
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(*given.serve)
+        return
+    load("numba")  # its absence is said before anything is measured
+    cases = [
+        (workload, optimizer)
+        for workload in benchmark.WORKLOADS
+        for optimizer in benchmark.LEARNING_RATES
+        if given.workload in (None, workload) and given.optimizer in (None, optimizer)
+    ]
+    results = []
+    for case in track(cases, "measuring", Console(stderr=True), transient=True):
+        results += compare(*case, given.rounds, given.seconds)
+    show(results)
+    machine = benchmark.machine()
+    machine["versions"] = versions(("torch", "jax", "scikit-learn"))
+    slug = re.sub(r"\W+", "-", machine["processor"].lower()).strip("-")
+    target = RESULTS / f"cpu-{slug}.json"
+    command = {"rounds": given.rounds, "seconds": given.seconds, "dtype": "float32"}
+    RESULTS.mkdir(exist_ok=True)
+    write_json(target, {**machine, **command, "results": results})
+    save(benchmark.bar_figure(results, "contender"), target.with_suffix(".png"))
+    print(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Iterations per second of whole training steps, by backend, workload and optimizer.
+
+An iteration gathers a batch from 50,000 uint8 images by shuffled index, normalises it, runs
+forward, loss, backward and update, and records the loss. The images are random: no step's cost
+depends on what they show.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mlpkit_backends import Step, available, load
+from mlpkit_backends.cpu import processor_name
+from mlpkit_backends.threads import processors
+
+from .evaluation import Batches
+from .losses import CrossEntropy
+from .planning import make_plan
+from .recipes import build_network, build_optimizer
+from .runs import versions
+from .seeding import epoch_order
+from .training import CHUNK
+
+IMAGES = 50_000
+ROUNDS = 5
+Data = tuple[Any, Any, Any]  # images, labels, mean image
+# By workload: the network, its batch size and title; by optimizer: the recipes' learning rate.
+WORKLOADS = {"tinynet": (64, "TinyNet"), "fcn": (32, "FullyConnectedNetwork")}
+LEARNING_RATES = {"sgd": 1e-2, "sgdm": 1e-2, "rmsprop": 5e-4, "adam": 5e-4}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured."""
+
+    backend: str
+    workload: str
+    optimizer: str
+    batch_size: int
+    dtype: str
+
+
+def cases(
+    backend: str, workload: str | None, optimizer: str | None, batch_size: int | None, dtype: str
+) -> list[Case]:
+    """The cases that a command line asks for: "all" backends are those that run here."""
+    names = [name for name, state in available().items() if state == "ok"]
+    chosen = names if backend == "all" else [load(backend).name]
+    for given, known in ((workload, WORKLOADS), (optimizer, LEARNING_RATES)):
+        if given is not None and given not in known:
+            raise ValueError(f"expected one of {', '.join(known)}; got {given!r}")
+    if batch_size is not None and not 1 <= batch_size <= IMAGES // CHUNK:
+        raise ValueError(f"the batch size must be from 1 to {IMAGES // CHUNK}; got {batch_size}")
+    return [
+        Case(name, work, rule, batch_size or WORKLOADS[work][0], dtype)
+        for work in ([workload] if workload else WORKLOADS)
+        for rule in ([optimizer] if optimizer else LEARNING_RATES)
+        for name in chosen
+    ]
+
+
+def random_images(seed: int = 0) -> Data:
+    """Images uint8 (IMAGES, 32, 32, 3), labels int64 and a mean image to go with them."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    return images, rng.integers(0, 10, IMAGES), np.full((32, 32, 3), 0.5)
+
+
+def run_case(case: Case, data: Data, seed: int = 0) -> Step:
+    """A function of batches' indices (K, N) on the host that trains on them in turn and returns
+    their losses, on the host."""
+    backend = load(case.backend)
+    model = build_network(case.workload, 0.0, seed, case.dtype, backend)
+    optimizer = build_optimizer(case.optimizer, model, LEARNING_RATES[case.optimizer])
+    images, labels, mean = data
+    batches = Batches.of(backend, images, labels, case.dtype, mean)
+    loss_func = CrossEntropy(backend=backend)
+    step = backend.compile(make_plan(model, loss_func, optimizer, batches, case.batch_size))
+    return lambda order: backend.to_numpy(step(backend.asarray(order)))
+
+
+def orders(batch_size: int, seed: int = 0) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Batches' indices (CHUNK, batch_size), epoch after epoch of permutations, without end."""
+    size, epoch = CHUNK * batch_size, 0
+    while True:
+        epoch += 1
+        order = epoch_order(IMAGES, seed, epoch)
+        for first in range(0, IMAGES - size + 1, size):
+            yield order[first : first + size].reshape(CHUNK, batch_size)
+
+
+def rate(run: Step, batches: Iterator[Any], seconds: float) -> float:
+    """Iterations per second over so many seconds; a chunk's losses come to the host at its end."""
+    done, started = 0, time.perf_counter()
+    while (now := time.perf_counter()) - started < seconds:
+        run(next(batches))
+        done += CHUNK
+    return done / (now - started)
+
+
+def measure(case: Case, data: Data, seconds: float) -> list[float]:
+    """Iterations per second in each of ROUNDS rounds that take `seconds` together, after a chunk
+    that warms up."""
+    run, batches = run_case(case, data), orders(case.batch_size)
+    run(next(batches))
+    return [rate(run, batches, seconds / ROUNDS) for _ in range(ROUNDS)]
+
+
+def result(case: Case, rates: list[float]) -> dict[str, Any]:
+    """A case's figures for the table and the JSON."""
+    return asdict(case) | {
+        "iterations_per_second": statistics.median(rates),
+        "rounds": [round(rate, 2) for rate in rates],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on and with."""
+    return {"processor": processor_name(), "threads": processors(), "versions": versions()}
+
+
+def bar_figure(results: list[dict[str, Any]], label: str = "backend") -> Figure:
+    """Iterations per second, a panel a workload, a group of bars an optimizer, a bar a contender;
+    `label` is the key that names it."""
+    works = list(dict.fromkeys(r["workload"] for r in results))
+    rules = list(dict.fromkeys(r["optimizer"] for r in results))
+    names = list(dict.fromkeys(r[label] for r in results))
+    figure = Figure(figsize=(11, 3.6 * len(works)), layout="constrained")
+    width = 0.8 / len(names)
+    for axes, work in zip(figure.subplots(len(works), 1, squeeze=False).flat, works, strict=True):
+        for i, name in enumerate(names):
+            rates = {
+                r["optimizer"]: r["iterations_per_second"]
+                for r in results
+                if (r["workload"], r[label]) == (work, name)
+            }
+            places = [rules.index(rule) + (i - (len(names) - 1) / 2) * width for rule in rates]
+            axes.bar(places, list(rates.values()), width, label=name)
+        axes.set_xticks(range(len(rules)), rules)
+        axes.set(title=WORKLOADS[work][1], ylabel="iterations / s")
+        axes.grid(axis="y", alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure

@@ -1,0 +1,58 @@
+"""Nobody wins the benchmark by doing less: every contender has the same losses."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from bench.contenders import CONTENDERS, LACKING
+from mlpkit.benchmark import LEARNING_RATES, WORKLOADS
+from mlpkit.recipes import build_network
+
+NEEDS = {"PyTorch": "torch", "JAX": "jax", "scikit-learn": "sklearn", "numba": "numba"}
+RNG = np.random.default_rng(0)
+DATA = (
+    RNG.integers(0, 256, (256, 32, 32, 3), dtype=np.uint8),
+    RNG.integers(0, 10, 256),
+    np.full((32, 32, 3), 0.5),
+)
+STEPS = 6
+
+
+def losses(name: str, workload: str, optimizer: str) -> np.ndarray:
+    """A contender's first losses."""
+    batch_size = WORKLOADS[workload][0]
+    if name.startswith("mlpkit"):
+        run = CONTENDERS[name](workload, optimizer, batch_size, DATA)
+    else:
+        model = build_network(workload, 0.0, 0, "float32", "numpy")
+        weights = [p.copy() for _, p in model.parameters()]
+        run = CONTENDERS[name](weights, optimizer, batch_size, DATA)
+    order = np.random.default_rng(1).integers(0, 256, (STEPS, batch_size))
+    return run(order)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[tuple[str, str], np.ndarray]:
+    """The losses of plain NumPy in float64, by workload and optimizer."""
+    return {}
+
+
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if name != "plain NumPy"])
+@pytest.mark.filterwarnings("default")  # other libraries' own
+def test_the_same_losses(
+    name: str, workload: str, optimizer: str, expected: dict[tuple[str, str], np.ndarray]
+) -> None:
+    for library, module in NEEDS.items():
+        if library in name and importlib.util.find_spec(module) is None:
+            pytest.skip(f'{library} is not installed: pip install -e ".[bench]"')
+    if (name, optimizer) in LACKING:
+        pytest.skip(f"{name} has no {optimizer}")
+    case = (workload, optimizer)
+    if case not in expected:
+        expected[case] = losses("plain NumPy", *case)
+    np.testing.assert_allclose(losses(name, *case), expected[case], rtol=1e-4)

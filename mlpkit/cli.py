@@ -255,21 +255,21 @@ def fetch() -> None:
 
     SVHN is for non-commercial use only.
     """
-    from . import datasets
+    from . import svhn
     from .sources import data_root
 
     print("SVHN (Netzer et al. 2011) is for non-commercial use only.")
-    datasets.fetch(data_root())
+    svhn.fetch(data_root())
     print(f"{data_root()}/ holds SVHN, hashes checked.")
 
 
 @data_app.command()
 def verify() -> None:
     """Check SVHN's files in data/ against the published hashes."""
-    from . import datasets
+    from . import svhn
     from .sources import data_root
 
-    states = datasets.verify(data_root())
+    states = svhn.verify(data_root())
     for name, state in states.items():
         print(f"{name}: {state}")
     if any(state != "ok" for state in states.values()):

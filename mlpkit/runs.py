@@ -16,7 +16,7 @@ from typing import Any
 from mlpkit_backends import Backend, load
 
 from .checkpoint import load_weights, save_weights
-from .datasets import FILES, Dataset, Split, load_dataset, sha256
+from .datasets import TEST_FILE, TRAIN_FILE, Dataset, Split, load_dataset
 from .evaluation import Batches, evaluate
 from .losses import CrossEntropy
 from .matfile import IMAGE
@@ -24,6 +24,7 @@ from .model import Module
 from .recipes import Recipe, build_network, build_optimizer, check_dtype
 from .run_files import COLUMNS, RunError, check_free, free_folder, read_config, write_json
 from .seeding import check_seed
+from .svhn import sha256
 from .training import History, Losses, TrainingDiverged, Watcher, check_settings, fit
 
 MEAN_IMAGE = "mean_image"  # beside the weights, so that they can score any data
@@ -146,7 +147,7 @@ class Run:
             "backend": self.backend.name,
             "device": self.backend.device_name(),
             "data": str(data.folder.resolve()),
-            "data_sha256": {file.name: sha256(data.folder / file.name) for file in FILES},
+            "data_sha256": {name: sha256(data.folder / name) for name in (TRAIN_FILE, TEST_FILE)},
             "versions": versions(),
         }
 

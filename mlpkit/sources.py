@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from .datasets import FILES, DataError
+from .datasets import TEST_FILE, TRAIN_FILE, DataError
 
 Progress = Callable[[int, int], None]
 
@@ -18,7 +18,7 @@ def data_root() -> Path:
 
 def has_data(folder: Path) -> bool:
     """Whether both files are in the folder."""
-    return all((folder / file.name).is_file() for file in FILES)
+    return all((folder / name).is_file() for name in (TRAIN_FILE, TEST_FILE))
 
 
 def synthetic_folder() -> Path:

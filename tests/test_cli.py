@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import mlpkit_backends
-from mlpkit import cli, datasets, synthetic
+from mlpkit import cli, svhn, synthetic
 
 TRAIN, TEST = 60, 20
 VAL = 3  # 4.45 % of 60 is 2.7
@@ -430,8 +430,8 @@ def test_data_verified(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a").write_bytes(b"abc")
     # The hash of "abc" in FIPS 180-2, appendix B.1.
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    files = (datasets.RemoteFile("a", 3, known),)
-    monkeypatch.setattr(datasets.verify, "__defaults__", (files,))
+    files = (svhn.RemoteFile("a", 3, known),)
+    monkeypatch.setattr(svhn.verify, "__defaults__", (files,))
     assert mlpkit("data", "verify") == (0, "a: ok\n", "")
 
 

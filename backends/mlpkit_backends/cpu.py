@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy
 
-from .base import Backend, Step
+from .base import Array, Backend, Step
 from .plan import Plan, Program
 
 
@@ -21,6 +21,24 @@ class NumpyBackend(Backend):
 
     def device_name(self) -> str:
         return processor_name()
+
+    # A new array costs more than the arithmetic: its pages have to be mapped. So these make one each.
+
+    def normalise(self, images: Array, mean: Array) -> Array:
+        x = numpy.divide(images, 255, dtype=mean.dtype)
+        x -= mean
+        return x
+
+    def affine(self, x: Array, w: Array, b: Array) -> Array:
+        y = x @ w
+        y += b
+        return y
+
+    def leaky_relu(self, x: Array, alpha: float) -> Array:
+        if not 0 <= alpha <= 1:
+            return super().leaky_relu(x, alpha)
+        y = alpha * x
+        return numpy.maximum(x, y, out=y)
 
     def compile(self, plan: Plan) -> Step:
         if plan.program is None or not fits(plan, plan.program):

@@ -1,0 +1,128 @@
+"""Rate and peak memory against batch size and hidden width, beside what the machine's GEMM allows.
+
+    python bench/scaling.py [--seconds 3] [--backend numba]
+
+The network is 3072 -> width -> 10 in float32 with SGD. Its two large products, forward and weight
+gradient, are timed by themselves; a step can't be faster than both together. Writes
+bench/results/scaling-BACKEND-PROCESSOR.json and .png. Peak memory includes 147 MiB of images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+
+from mlpkit import benchmark
+from mlpkit.plotting import save
+from mlpkit.run_files import write_json
+from mlpkit.runs import peak_rss_bytes
+
+RESULTS = Path(__file__).parent / "results"
+BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
+WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
+BATCH_SIZE, WIDTH = 64, 3072  # of the other axis's points
+INPUTS = 3072
+
+
+def gemm_seconds(batch_size: int, width: int) -> float:
+    """How long NumPy's BLAS takes for x w and xᵀ d, the best of ten."""
+    rng = np.random.default_rng(0)
+    x = rng.random((batch_size, INPUTS), np.float32)
+    w, dw = (rng.random((INPUTS, width), np.float32) for _ in range(2))
+    d = rng.random((batch_size, width), np.float32)
+    times = []
+    for _ in range(10):
+        started = time.perf_counter()
+        np.matmul(x, w, out=d)
+        np.matmul(x.T, d, out=dw)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def point(backend: str, batch_size: int, width: int, seconds: float) -> dict[str, Any]:
+    """One point's figures, in this process."""
+    case = benchmark.Case(backend, str(width), "sgd", batch_size, "float32")
+    rates = benchmark.measure(case, benchmark.random_images(), seconds)
+    peak = peak_rss_bytes()
+    time.sleep(0.2)  # until the workers' threads have gone to sleep
+    return {
+        "batch_size": batch_size,
+        "width": width,
+        "iterations_per_second": statistics.median(rates),
+        "gemm_limit": 1 / gemm_seconds(batch_size, width),
+        "peak_rss_bytes": peak,
+    }
+
+
+def scaling_figure(results: list[dict[str, Any]], title: str) -> Figure:
+    """Rate with the limit above, memory below; against batch size left, against width right."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(2, 2, sharex="col")
+    sides = (("batch_size", "width", WIDTH), ("width", "batch_size", BATCH_SIZE))
+    for column, (key, other, fixed) in enumerate(sides):
+        rows = sorted((r for r in results if r[other] == fixed), key=lambda r: int(r[key]))
+        x = [r[key] for r in rows]
+        rate, memory = axes[0, column], axes[1, column]
+        rate.loglog(x, [r["gemm_limit"] for r in rows], "--", label="the two products alone")
+        rate.loglog(x, [r["iterations_per_second"] for r in rows], "o-", label="mlpkit")
+        memory.semilogx(x, [r["peak_rss_bytes"] / 2**20 for r in rows], "o-")
+        memory.set_ylim(bottom=0)
+        memory.set_xticks(x, [str(value) for value in x])
+        memory.minorticks_off()
+        name, held = key.replace("_", " "), other.replace("_", " ")
+        rate.set(title=f"{held} {fixed}", ylabel="iterations / s")
+        memory.set(xlabel=name, ylabel="peak memory, MiB")
+        rate.legend()
+        for panel in (rate, memory):
+            panel.grid(alpha=0.3)
+    return figure
+
+
+def main() -> None:
+    """Measure each point in a process of its own, print, write and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each point")
+    parser.add_argument("--backend", default="numba")
+    parser.add_argument("--point", nargs=2, type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.point:
+        print(json.dumps(point(given.backend, *given.point, given.seconds)))
+        return
+    points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
+    results = []
+    for size, width in track(sorted(points), "measuring", Console(stderr=True), transient=True):
+        command = [sys.executable, __file__, "--backend", given.backend]
+        command += ["--seconds", str(given.seconds), "--point", str(size), str(width)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        row = json.loads(said)
+        print(
+            f"batch {size:5} width {width:5}  {row['iterations_per_second']:8.1f} it/s, "
+            f"{row['iterations_per_second'] / row['gemm_limit']:.2f} of the limit, "
+            f"{row['peak_rss_bytes'] / 2**20:.0f} MiB"
+        )
+        results.append(row)
+    machine = benchmark.machine()
+    slug = re.sub(r"\W+", "-", machine["processor"].lower()).strip("-")
+    target = RESULTS / f"scaling-{given.backend}-{slug}.json"
+    RESULTS.mkdir(exist_ok=True)
+    write_json(target, {**machine, "backend": given.backend, "results": results})
+    title = f"3072 → width → 10, SGD, float32, {given.backend}, {machine['processor']}"
+    save(scaling_figure(results, title), target.with_suffix(".png"))
+    print(target)
+
+
+if __name__ == "__main__":
+    main()

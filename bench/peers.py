@@ -11,7 +11,6 @@ bench/results/cpu-PROCESSOR.json and .png.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
@@ -152,13 +151,12 @@ def main() -> None:
         if given.workload in (None, workload) and given.optimizer in (None, optimizer)
     ]
     results = []
-    for case in track(cases, "measuring", Console(stderr=True), transient=True):
+    for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
         results += compare(*case, given.rounds, given.seconds)
     show(results)
     machine = benchmark.machine()
     machine["versions"] = versions(("torch", "jax", "scikit-learn"))
-    slug = re.sub(r"\W+", "-", machine["processor"].lower()).strip("-")
-    target = RESULTS / f"cpu-{slug}.json"
+    target = benchmark.results_path(RESULTS, "cpu")
     command = {"rounds": given.rounds, "seconds": given.seconds, "dtype": "float32"}
     RESULTS.mkdir(exist_ok=True)
     write_json(target, {**machine, **command, "results": results})

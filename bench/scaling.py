@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -103,7 +102,7 @@ def main() -> None:
         return
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
     results = []
-    for size, width in track(sorted(points), "measuring", Console(stderr=True), transient=True):
+    for size, width in track(sorted(points), "measuring", console=Console(stderr=True), transient=True):
         command = [sys.executable, __file__, "--backend", given.backend]
         command += ["--seconds", str(given.seconds), "--point", str(size), str(width)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -115,8 +114,7 @@ def main() -> None:
         )
         results.append(row)
     machine = benchmark.machine()
-    slug = re.sub(r"\W+", "-", machine["processor"].lower()).strip("-")
-    target = RESULTS / f"scaling-{given.backend}-{slug}.json"
+    target = benchmark.results_path(RESULTS, f"scaling-{given.backend}")
     RESULTS.mkdir(exist_ok=True)
     write_json(target, {**machine, "backend": given.backend, "results": results})
     title = f"3072 → width → 10, SGD, float32, {given.backend}, {machine['processor']}"

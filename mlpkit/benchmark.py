@@ -7,10 +7,12 @@ depends on what they show.
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,12 @@ def result(case: Case, rates: list[float]) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What the figures were measured on and with."""
     return {"processor": processor_name(), "threads": processors(), "versions": versions()}
+
+
+def results_path(folder: Path, kind: str) -> Path:
+    """folder/KIND-PROCESSOR.json, the processor's name in small letters and dashes."""
+    processor = re.sub(r"\W+", "-", processor_name().lower()).strip("-")
+    return folder / f"{kind}-{processor}.json"
 
 
 def bar_figure(results: list[dict[str, Any]], label: str = "backend") -> Figure:

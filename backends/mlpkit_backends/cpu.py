@@ -22,7 +22,7 @@ class NumpyBackend(Backend):
     def device_name(self) -> str:
         return processor_name()
 
-    # A new array costs more than the arithmetic: its pages have to be mapped. So these make one each.
+    # A new array costs more than the arithmetic, as its pages have to be mapped: one each here.
 
     def normalise(self, images: Array, mean: Array) -> Array:
         x = numpy.divide(images, 255, dtype=mean.dtype)

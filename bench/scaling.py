@@ -102,7 +102,9 @@ def main() -> None:
         return
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
     results = []
-    for size, width in track(sorted(points), "measuring", console=Console(stderr=True), transient=True):
+    for size, width in track(
+        sorted(points), "measuring", console=Console(stderr=True), transient=True
+    ):
         command = [sys.executable, __file__, "--backend", given.backend]
         command += ["--seconds", str(given.seconds), "--point", str(size), str(width)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout

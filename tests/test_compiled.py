@@ -43,7 +43,7 @@ OPTIMIZERS = {
     "Adam": lambda net: Adam(net, 1e-3, t=2),
 }
 # Widths below and above the size from which workers share a weight matrix.
-WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 400, 400, 5)}
+WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 700, 600, 5)}
 
 
 @pytest.fixture(params=["numpy", "numba"])
@@ -177,6 +177,29 @@ def test_what_the_kernels_have_no_words_for_runs_eagerly(compiled: Backend) -> N
     assert len(history.losses) == 5
     plain.forward = Module.forward.__get__(plain)
     assert make_plan(plain, loss, SGD(plain), split, 8).program is None
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("batch", "inputs", "columns"),
+    [(64, 300, 96), (61, 128, 100), (7, 5, 50), (8, 129, 47), (3, 9, 4)],
+)
+def test_the_product_of_a_small_batch(batch: int, inputs: int, columns: int, dtype: str) -> None:
+    pytest.importorskip("numba")
+    from mlpkit_backends.kernels.gemm import gemm_address
+    from mlpkit_backends.kernels.product import REGISTER, product_columns
+
+    if not REGISTER:
+        pytest.skip("this processor's vector registers are not ones that the tiles are made for")
+    x = RNG.standard_normal((batch, inputs)).astype(dtype)
+    w = RNG.standard_normal((inputs, columns)).astype(dtype)
+    z = np.full((batch, columns), 7, dtype)
+    xt = np.ascontiguousarray(x.T)
+    product_columns(gemm_address(dtype), x, xt, w, 1, columns, z)
+    expected = np.einsum("nd,dm->nm", x.astype(np.float64), w.astype(np.float64))
+    tolerance = {"float64": 1e-13, "float32": 1e-5}[dtype] * inputs
+    np.testing.assert_allclose(z[:, 1:], expected[:, 1:], rtol=tolerance, atol=tolerance)
+    assert (z[:, 0] == 7).all()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -62,6 +62,7 @@ class CompiledStep:
             tuple(np.empty((n, width), dtype) for width in widths),
             tuple(np.empty(shape, dtype) for shape in outputs),
             np.empty((self.workers, ROWS * max(widths[1:])), dtype),
+            np.empty(n * max(widths), dtype),
             np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
         )
         self(np.empty((0, n), np.int64))  # compiles, or loads what an earlier run compiled

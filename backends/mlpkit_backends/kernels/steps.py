@@ -24,18 +24,27 @@ from .elementwise import (
     update,
 )
 from .gemm import gemm
+from .product import LARGEST_BATCH, NARROWEST, product_columns, transpose
 
 SHARED = 1 << 17  # elements of a weight matrix from which on workers share it
 ROWS = 384  # of a weight matrix, whose gradient is made and used at a time
 
 
 @njit(cache=True, parallel=True)
-def forward_shared(blas: Any, x: Any, w: Any, z: Any, workers: Any) -> None:
-    """z ← x w, each worker a block of columns."""
-    columns = w.shape[1]
+def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -> None:
+    """z ← x w, each worker a block of columns. room: for xᵀ, flat."""
+    size, (inputs, columns) = x.shape[0], w.shape
+    if size > LARGEST_BATCH or columns < NARROWEST:
+        for p in prange(workers):
+            first, last = p * columns // workers, (p + 1) * columns // workers
+            gemm(blas, 1.0, x, False, w[:, first:last], False, 0.0, z[:, first:last])
+        return
+    xt = room[: inputs * size].reshape(inputs, size)
+    for p in prange(workers):
+        transpose(x, p * inputs // workers, (p + 1) * inputs // workers, xt)
     for p in prange(workers):
         first, last = p * columns // workers, (p + 1) * columns // workers
-        gemm(blas, 1.0, x, False, w[:, first:last], False, 0.0, z[:, first:last])
+        product_columns(blas, x, xt, w, first, last, z)
 
 
 @njit(cache=True)
@@ -106,6 +115,7 @@ def run(
     hs: Any,
     ds: Any,
     dw: Any,
+    room: Any,
     keep_probs: Any,
     keys: Any,
     average: Any,
@@ -118,7 +128,8 @@ def run(
 
     Tuples have an entry a block: ws (D, M), bs (1, M) and their states, twice each; ops and
     settings (alpha, scale); masks, zs and ds (N, M). hs has one more: hs[0] is the batch (N, D),
-    hs[i + 1] block i's output. dw: room for the workers' gradients. keep_probs: 0 for no dropout;
+    hs[i + 1] block i's output. dw: room for the workers' gradients, room: for a
+    batch transposed. keep_probs: 0 for no dropout;
     keys (blocks, 3): seed, layer, step of its masks.
     """
     blocks, size = len(ws), order.shape[1]
@@ -130,7 +141,7 @@ def run(
             if ws[i].size < SHARED:
                 gemm(blas, 1.0, hs[i], False, ws[i], False, 0.0, zs[i])
             else:
-                forward_shared(blas, hs[i], ws[i], zs[i], workers)
+                forward_shared(blas, hs[i], ws[i], zs[i], room, workers)
             activate(zs[i], bs[i][0], ops[i], settings[i, 0], settings[i, 1], hs[i + 1])
             if keep_probs[i] > 0:
                 step = keys[i, 2] + np.uint64(k)

@@ -43,7 +43,7 @@ OPTIMIZERS = {
     "Adam": lambda net: Adam(net, 1e-3, t=2),
 }
 # Widths below and above the size from which workers share a weight matrix.
-WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 700, 600, 5)}
+WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 700, 800, 5)}
 
 
 @pytest.fixture(params=["numpy", "numba"])

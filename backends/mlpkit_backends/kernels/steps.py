@@ -26,7 +26,9 @@ from .elementwise import (
 from .gemm import gemm
 from .product import LARGEST_BATCH, NARROWEST, product_columns, transpose
 
-SHARED = 1 << 17  # elements of a weight matrix from which on workers share it
+# Elements of a weight matrix from which on workers share it. Below, waiting for each other gains
+# little, and costs twenty times as much as it gains where a neighbour keeps a processor busy.
+SHARED = 1 << 19
 ROWS = 384  # of a weight matrix, whose gradient is made and used at a time
 
 

@@ -160,7 +160,8 @@ def main() -> None:
     command = {"rounds": given.rounds, "seconds": given.seconds, "dtype": "float32"}
     RESULTS.mkdir(exist_ok=True)
     write_json(target, {**machine, **command, "results": results})
-    save(benchmark.bar_figure(results, "contender"), target.with_suffix(".png"))
+    title = benchmark.title(machine, "float32")
+    save(benchmark.bar_figure(results, title, "contender"), target.with_suffix(".png"))
     print(target)
 
 

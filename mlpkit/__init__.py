@@ -20,6 +20,7 @@ _HOMES = {
     "mlpkit.layers": [
         "ELU",
         "SELU",
+        "Activation",
         "Dropout",
         "Flatten",
         "FullyConnected",
@@ -40,8 +41,9 @@ _HOMES = {
         "TinyNet",
     ],
     "mlpkit.optimizers": ["SGD", "SGDM", "Adam", "Optimizer", "RMSProp"],
-    "mlpkit.training": ["History", "TrainingDiverged", "fit", "train_net"],
-    "mlpkit_backends": ["Backend", "BackendUnavailable", "available", "load"],
+    "mlpkit.runs": ["load_run"],
+    "mlpkit.training": ["Epoch", "History", "TrainingDiverged", "Watcher", "fit", "train_net"],
+    "mlpkit_backends": ["Backend", "BackendUnavailable", "available"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
@@ -54,4 +56,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*__all__, "__version__"]

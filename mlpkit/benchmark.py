@@ -55,9 +55,12 @@ def cases(
     """The cases that a command line asks for: "all" backends are those that run here."""
     names = [name for name, state in available().items() if state == "ok"]
     chosen = names if backend == "all" else [load(backend).name]
-    for given, known in ((workload, WORKLOADS), (optimizer, LEARNING_RATES)):
+    for what, given, known in (
+        ("workload", workload, WORKLOADS),
+        ("optimizer", optimizer, LEARNING_RATES),
+    ):
         if given is not None and given not in known:
-            raise ValueError(f"expected one of {', '.join(known)}; got {given!r}")
+            raise ValueError(f"the {what} must be one of {', '.join(known)}; got {given!r}")
     if batch_size is not None and not 1 <= batch_size <= IMAGES // CHUNK:
         raise ValueError(f"the batch size must be from 1 to {IMAGES // CHUNK}; got {batch_size}")
     return [
@@ -134,25 +137,40 @@ def results_path(folder: Path, kind: str) -> Path:
     return folder / f"{kind}-{processor}.json"
 
 
-def bar_figure(results: list[dict[str, Any]], label: str = "backend") -> Figure:
+def title(machine: dict[str, Any], dtype: str) -> str:
+    """What a picture's figures were measured on."""
+    return f"{machine['processor']}, {machine['threads']} threads, {dtype}"
+
+
+def bar_figure(results: list[dict[str, Any]], title: str, label: str = "backend") -> Figure:
     """Iterations per second, a panel a workload, a group of bars an optimizer, a bar a contender;
-    `label` is the key that names it."""
+    `label` is the key that names it. A line on each bar is the range of its rounds."""
     works = list(dict.fromkeys(r["workload"] for r in results))
     rules = list(dict.fromkeys(r["optimizer"] for r in results))
     names = list(dict.fromkeys(r[label] for r in results))
     figure = Figure(figsize=(11, 3.6 * len(works)), layout="constrained")
+    figure.suptitle(title)
     width = 0.8 / len(names)
     for axes, work in zip(figure.subplots(len(works), 1, squeeze=False).flat, works, strict=True):
         for i, name in enumerate(names):
-            rates = {
-                r["optimizer"]: r["iterations_per_second"]
-                for r in results
-                if (r["workload"], r[label]) == (work, name)
-            }
-            places = [rules.index(rule) + (i - (len(names) - 1) / 2) * width for rule in rates]
-            axes.bar(places, list(rates.values()), width, label=name)
+            rows = [r for r in results if (r["workload"], r[label]) == (work, name)]
+            rates = [r["iterations_per_second"] for r in rows]
+            places = [
+                rules.index(r["optimizer"]) + (i - (len(names) - 1) / 2) * width for r in rows
+            ]
+            spread = [
+                [rate - min(r["rounds"]) for rate, r in zip(rates, rows, strict=True)],
+                [max(r["rounds"]) - rate for rate, r in zip(rates, rows, strict=True)],
+            ]
+            axes.bar(
+                places, rates, width, label=name, yerr=np.maximum(spread, 0), error_kw={"lw": 0.8}
+            )
         axes.set_xticks(range(len(rules)), rules)
-        axes.set(title=WORKLOADS[work][1], ylabel="iterations / s")
+        batch_size, name = WORKLOADS[work]
+        sizes = {r.get("batch_size", batch_size) for r in results if r["workload"] == work}
+        axes.set(
+            title=f"{name}, batch {', '.join(map(str, sorted(sizes)))}", ylabel="iterations / s"
+        )
         axes.grid(axis="y", alpha=0.3)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -102,8 +102,12 @@ def train(
     ] = 0.0,
     optimizer: Annotated[str | None, typer.Option(help="sgd, sgdm, rmsprop or adam.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    lr_decay: Annotated[float | None, typer.Option(help="Factor on the learning rate ...")] = None,
-    lr_decay_every: Annotated[int | None, typer.Option(help="... after so many epochs.")] = None,
+    lr_decay: Annotated[
+        float | None, typer.Option(help="Multiplies the learning rate now and then.")
+    ] = None,
+    lr_decay_every: Annotated[
+        int | None, typer.Option(help="After so many epochs. Default beside --lr-decay: 1.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in an iteration.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     data: Annotated[
@@ -133,6 +137,8 @@ def train(
     from .progress import TrainingDisplay, making_data
     from .runs import Settings, train_run
 
+    if lr_decay is not None and lr_decay_every is None:
+        lr_decay_every = 1
     changes = {
         "net": net,
         "optimizer": optimizer,
@@ -152,7 +158,8 @@ def train(
     print(
         f"Best epoch {summary['best_epoch']}: validation accuracy {summary['val_accuracy']:.1%}, "
         f"test accuracy {summary['test_accuracy']:.1%}; "
-        f"{summary['iterations_per_second']:.0f} iterations/s, {summary['seconds']:.0f} s in all.\n"
+        f"{summary['iterations_per_second']:.0f} iterations/s, {summary['seconds']:.0f} s with "
+        f"evaluation.\n"
         f"In {run.folder}/: config.json, history.csv, best.safetensors, summary.json, curves.png"
     )
 
@@ -173,8 +180,11 @@ def evaluate(
 
     use_threads(threads)
 
-    for split, (loss, accuracy) in evaluate_run(run, data, backend).items():
-        print(f"{split:4}  accuracy {accuracy:.2%}  loss {loss:.4f}")
+    dataset, scores = evaluate_run(run, data, backend)
+    print(f"{run} on {dataset.folder}")
+    for split, (loss, accuracy) in scores.items():
+        images = len(getattr(dataset, split))
+        print(f"{split:4}  {images:6} images  accuracy {accuracy:.2%}  loss {loss:.4f}")
 
 
 @app.command()
@@ -227,7 +237,7 @@ def bench(
 
     use_threads(threads)
     from . import benchmark
-    from .plotting import save
+    from .plotting import check_target, save
     from .progress import counting, print_rates
     from .run_files import write_json
 
@@ -235,6 +245,10 @@ def bench(
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--seconds must be positive; got {seconds}")
     chosen = benchmark.cases(backend, workload, optimizer, batch_size, dtype)
+    if plot is not None:
+        check_target(plot)
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {json.parent} for {json.name}: make it first")
     data = benchmark.random_images()
     results = []
     with counting("cases") as progress:
@@ -246,7 +260,7 @@ def bench(
     if json is not None:
         write_json(json, {**machine, "results": results})
     if plot is not None:
-        save(benchmark.bar_figure(results), plot)
+        save(benchmark.bar_figure(results, benchmark.title(machine, dtype)), plot)
 
 
 @data_app.command()

@@ -7,7 +7,7 @@ with labels 1..10, where 10 stands for the digit 0. Images stay uint8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ SVHN_VALIDATION_IMAGES = 3257
 VALIDATION_SHARE = 0.0445  # SVHN's 3257 of 73257
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """images uint8 (N, 32, 32, 3); labels int64 (N,) in 0..9, the digit shown."""
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    images: NDArray[np.uint8] = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,7 +39,7 @@ class Split:
         return Split(self.images[part], self.labels[part])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Training, validation and test splits, with the folder they come from."""
 

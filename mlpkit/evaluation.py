@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mlpkit_backends import Array, Backend, load
+from mlpkit_backends import Array, Backend
 
 from .losses import CrossEntropy
 from .model import Module
@@ -16,7 +16,7 @@ from .model import Module
 EVAL_BATCH = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batches:
     """A split on a backend's device: images (N, ...), labels (N,) and the dtype of its batches.
 
@@ -24,16 +24,21 @@ class Batches:
     """
 
     backend: Backend
-    images: Array
-    labels: Array
+    images: Array = field(repr=False)
+    labels: Array = field(repr=False)
     dtype: str
-    mean: Array | None = None
+    mean: Array | None = field(default=None, repr=False)
 
     @classmethod
     def of(
         cls, backend: Backend, images: Any, labels: Any, dtype: str, mean: Any = None
     ) -> Batches:
         """From host or device arrays, moved to the backend's device as they are."""
+        if str(images.dtype).endswith("uint8") and mean is None:
+            raise ValueError(
+                "uint8 images are scaled to [0, 1] and centred, which needs a mean image: give "
+                "mean=, as data.mean_image, or images as floats"
+            )
         if images.shape[0] != labels.shape[0] or images.shape[0] == 0:
             raise ValueError(
                 "images and labels should be as many, and at least one; "
@@ -94,7 +99,7 @@ def compute_acc(
     """
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1; got {batch_size}")
-    backend = backend_of(model)
+    backend = model.backend
     if num_samples is not None and num_samples < data.shape[0]:
         chosen = np.random.choice(data.shape[0], num_samples, replace=False)
         data = backend.gather(backend.asarray(data), backend.asarray(chosen))
@@ -102,11 +107,6 @@ def compute_acc(
     batches = Batches.of(backend, data, labels, dtype_of(model))
     hits = [backend.correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)]
     return sum(map(int, hits)) / len(batches)
-
-
-def backend_of(model: Any) -> Backend:
-    """The backend that a network was built on; the default one where it doesn't say."""
-    return load(getattr(model, "backend", None))
 
 
 def dtype_of(model: Any) -> str:

@@ -11,13 +11,19 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
 from mlpkit_backends import Array, Backend, load
 
 from .seeding import Seed, check_seed, normal
 
 
 class Layer:
-    """A layer without parameters; forward and backward are a subclass's to write."""
+    """A layer without parameters; forward and backward are a subclass's to write.
+
+    name: unique in a network; params, grads: dicts of arrays by parameter name, a gradient being
+    None before the first backward; backend: where its arrays live.
+    """
 
     def __init__(self, name: str, *, backend: str | Backend | None = None) -> None:
         self.name = name
@@ -25,6 +31,10 @@ class Layer:
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
         self._kept: Any = None
+
+    def __repr__(self) -> str:
+        shapes = "".join(f", {name} {tuple(p.shape)}" for name, p in self.params.items())
+        return f"{type(self).__name__}({self.name!r}{shapes})"
 
     def forward(self, x: Array) -> Array:
         """The layer's output for a batch x."""
@@ -87,6 +97,7 @@ class FullyConnected(Layer):
             )
         self.input_dim, self.output_dim = input_dim, output_dim
         self.w_name, self.b_name = f"{name}_w", f"{name}_b"
+        dtype = np.dtype(dtype).name  # numpy.float32 will do for "float32"
         w = init_scale * normal((input_dim, output_dim), seed)
         self.params[self.w_name] = self.backend.asarray(w, dtype)
         self.params[self.b_name] = self.backend.zeros((output_dim,), dtype)
@@ -161,10 +172,20 @@ class Dropout(Layer):
 
 
 class Activation(Layer):
-    """An elementwise function: the backend's op of that name, with the subclass's settings."""
+    """An elementwise function: the backend's op that `op` names, with `settings`, the subclass's.
+
+    name: by default the op's.
+    """
 
     op: ClassVar[str]
-    settings: tuple[float, ...] = ()
+
+    def __init__(self, name: str | None = None, *, backend: str | Backend | None = None) -> None:
+        super().__init__(self.op if name is None else name, backend=backend)
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """What the op takes after x."""
+        return ()
 
     def forward(self, x: Array) -> Array:
         self.keep(x)
@@ -188,16 +209,16 @@ class LeakyReLU(Activation):
     ) -> None:
         super().__init__(name, backend=backend)
         self.negative_slope = negative_slope
-        self.settings = (negative_slope,)
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return (self.negative_slope,)
 
 
 class ReLU(Activation):
     """max(x, 0)."""
 
     op = "relu"
-
-    def __init__(self, name: str = "relu", *, backend: str | Backend | None = None) -> None:
-        super().__init__(name, backend=backend)
 
 
 class ELU(Activation):
@@ -209,7 +230,11 @@ class ELU(Activation):
         self, alpha: float = 1.0, name: str = "elu", *, backend: str | Backend | None = None
     ) -> None:
         super().__init__(name, backend=backend)
-        self.settings = (alpha,)
+        self.alpha = alpha
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return (self.alpha,)
 
 
 class SELU(Activation):
@@ -226,7 +251,11 @@ class SELU(Activation):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
-        self.settings = (alpha, scale)
+        self.alpha, self.scale = alpha, scale
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return (self.alpha, self.scale)
 
 
 class Sigmoid(Activation):
@@ -234,14 +263,8 @@ class Sigmoid(Activation):
 
     op = "sigmoid"
 
-    def __init__(self, name: str = "sigmoid", *, backend: str | Backend | None = None) -> None:
-        super().__init__(name, backend=backend)
-
 
 class Tanh(Activation):
     """tanh x."""
 
     op = "tanh"
-
-    def __init__(self, name: str = "tanh", *, backend: str | Backend | None = None) -> None:
-        super().__init__(name, backend=backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from mlpkit_backends import Array, Backend
+from mlpkit_backends import Array, Backend, load
 
 from .layers import Dropout, Layer
 
@@ -17,6 +17,12 @@ class Sequential:
     """
 
     def __init__(self, *layers: Layer) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(
+                    "a sequence takes layers, one after the other as in Sequential(a, b); "
+                    f"got {type(layer).__name__}"
+                )
         self.layers = list(layers)
         seen: set[str] = set()
         for position, layer in enumerate(layers):
@@ -93,11 +99,18 @@ class Sequential:
 
 
 class Module:
-    """A network: `net`, a Sequential, run forward and backward."""
+    """A network: `net`, a Sequential, run forward and backward on `backend`, its layers' own."""
 
-    def __init__(self, net: Sequential, backend: Backend) -> None:
+    def __init__(self, net: Sequential) -> None:
         self.net = net
-        self.backend = backend
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the first layer; the default one where there is none."""
+        return self.net.layers[0].backend if self.net.layers else load()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.net.layers))})"
 
     def forward(self, x: Array, is_training: bool = True, seed: int | None = None) -> Array:
         """Scores (N, C) for a batch x (N, ...). is_training and seed are the dropout layers'."""

@@ -22,9 +22,11 @@ class MLP(Module):
     """Flatten, then a fully connected layer for each pair of neighbours in widths, with leaky ReLU
     between: (3072, 100, 10) is 3072 -> 100 -> 10.
 
-    init_scale: the standard deviation of the initial weights; None is √(2 / inputs) for each layer
-    (He et al. 2015). keep_prob: dropout after every hidden activation, 0 for none.
-    dropout_seed: of its masks.
+    The fully connected layers are fc1, fc2, ..., their parameters fc1_w, fc1_b, ...; `net` is the
+    Sequential of all layers. init_scale: the standard deviation of the initial weights; None is
+    √(2 / inputs) for each layer (He et al. 2015). keep_prob: dropout after every hidden activation,
+    0 for none. dropout_seed: of its masks. seed: of the weights. dtype: "float64", good for
+    checking gradients, or "float32", twice as fast.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class MLP(Module):
                     inputs, outputs, scale, f"fc{i}", seed=rng, dtype=dtype, backend=chosen
                 )
             )
-        super().__init__(Sequential(*layers), chosen)
+        super().__init__(Sequential(*layers))
 
 
 class TinyNet(MLP):
@@ -98,7 +100,7 @@ class TestFCReLU(Module):
             FullyConnected(15, 5, name="tiny_fc", seed=seed, backend=chosen),
             LeakyReLU(backend=chosen),
         )
-        super().__init__(net, chosen)
+        super().__init__(net)
 
 
 class SmallFullyConnectedNetwork(Module):
@@ -112,7 +114,7 @@ class SmallFullyConnectedNetwork(Module):
             LeakyReLU(backend=chosen),
             FullyConnected(30, 7, 0.02, "fc_2", seed=rng, backend=chosen),
         )
-        super().__init__(net, chosen)
+        super().__init__(net)
 
 
 class DropoutNet(Module):
@@ -136,4 +138,4 @@ class DropoutNet(Module):
                 LeakyReLU(name=f"leaky_relu{i}", backend=chosen),
             ]
         layers.append(Dropout(keep_prob, seed, backend=chosen))
-        super().__init__(Sequential(*layers), chosen)
+        super().__init__(Sequential(*layers))

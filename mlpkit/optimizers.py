@@ -13,6 +13,7 @@ The formulas are the backend's ops; which epsilon, and where it stands, is said 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from mlpkit_backends import Array, Backend
@@ -24,16 +25,24 @@ class Optimizer:
     """Steps over every parameter that has a gradient. net: a Sequential, or a network that has one.
 
     lr, the learning rate, must be positive, and may be changed between steps. A subclass names its
-    op, and says which state and settings it takes.
+    `op`, the base op that updates a parameter in place, and says which state and settings it takes.
     """
 
     op: ClassVar[str]
 
     def __init__(self, net: Sequential | Module, lr: float) -> None:
-        if not lr > 0:
+        if not 0 < lr < math.inf:
             raise ValueError(f"lr, the learning rate, must be positive; got {lr}")
+        if not isinstance(net, Sequential | Module):
+            raise TypeError(
+                "an optimizer takes a Sequential or a network that has one; "
+                f"got {type(net).__name__}"
+            )
         self.net: Sequential = net.net if isinstance(net, Module) else net
         self.lr = lr
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(lr={self.lr})"
 
     def states(self) -> tuple[dict[str, Array], ...]:
         """The arrays kept by parameter name, in the op's order."""
@@ -87,6 +96,9 @@ class SGDM(Optimizer):
         self.momentum = momentum
         self.velocity: dict[str, Array] = {}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(lr={self.lr})"
+
     def states(self) -> tuple[dict[str, Array], ...]:
         return (self.velocity,)
 
@@ -105,6 +117,9 @@ class RMSProp(Optimizer):
         super().__init__(net, lr)
         self.decay, self.eps = decay, eps
         self.cache: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(lr={self.lr})"
 
     def states(self) -> tuple[dict[str, Array], ...]:
         return (self.cache,)
@@ -132,6 +147,9 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.t, self.eps = beta1, beta2, t, eps
         self.mt: dict[str, Array] = {}
         self.vt: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(lr={self.lr})"
 
     def states(self) -> tuple[dict[str, Array], ...]:
         return (self.mt, self.vt)

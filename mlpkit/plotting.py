@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -21,6 +22,7 @@ from .checkpoint import atomic
 from .datasets import Dataset
 from .run_files import read_config, read_history
 
+LOSS_TITLE = "Training loss of single batches"
 THIN = 100  # every so many iterations, a point of the loss curve
 
 History = list[dict[str, float]]
@@ -63,7 +65,7 @@ def curve_figure(history: History, title: str) -> Figure:
     plot_loss(loss_axes, history)
     plot_accuracy(accuracy_axes, history, "train_acc", "training")
     plot_accuracy(accuracy_axes, history, "val_acc", "validation")
-    loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy")
+    loss_axes.set(title=LOSS_TITLE, xlabel="iteration", ylabel="cross entropy")
     accuracy_axes.set(title="Accuracy", xlabel="epoch")
     finish(accuracy_axes)
     loss_axes.grid(alpha=0.3)
@@ -79,7 +81,7 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
         plot_loss(loss_axes, history, label)
         plot_accuracy(train_axes, history, "train_acc", label)
         plot_accuracy(val_axes, history, "val_acc", label)
-    loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy")
+    loss_axes.set(title=LOSS_TITLE, xlabel="iteration", ylabel="cross entropy")
     loss_axes.grid(alpha=0.3)
     loss_axes.legend()
     for axes, title in ((train_axes, "Training accuracy"), (val_axes, "Validation accuracy")):
@@ -104,7 +106,9 @@ def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None
 def finish(axes: Axes) -> None:
     """The look of an accuracy panel."""
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if np.size(axes.lines[0].get_xdata()) == 1:  # one epoch: nothing would set the axis's scale
+        axes.set_xlim(0, 2)
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -145,13 +149,19 @@ def samples_figure(data: Dataset) -> Figure:
     return figure
 
 
-def save(figure: Figure, out: Path) -> None:
-    """Write the figure, whole or not at all; ValueError for a format that matplotlib lacks."""
+def check_target(out: Path) -> str:
+    """The format that a picture's name asks for; ValueError for one that can't be written."""
     kind = out.suffix.lstrip(".").lower()
-    known = figure.canvas.get_supported_filetypes()
+    known = FigureCanvasBase.get_supported_filetypes()
     if kind not in known:
         raise ValueError(f"{out} should end in one of {', '.join(sorted(known))}: rename it")
-    if not out.parent.is_dir():
+    if not out.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {out.parent} for {out.name}: make it first")
+    return kind
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Write the figure, whole or not at all; ValueError for a format that matplotlib lacks."""
+    kind = check_target(out)
     with atomic(out) as temporary:
         figure.savefig(temporary, format=kind, dpi=120)

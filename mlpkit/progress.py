@@ -66,6 +66,7 @@ class TrainingDisplay:
         self.task = self.live.add_task("", total=None)
         self.started = time.perf_counter()
         self.seen = (self.started, 0)  # when the loss was last shown, and the iterations by then
+        self.before = (0.0, 0)  # the seconds and iterations of the epochs before
 
     def __enter__(self) -> TrainingDisplay:
         run, data, recipe = self.run, self.run.data, self.run.settings.recipe
@@ -113,7 +114,9 @@ class TrainingDisplay:
 
     def epoch(self, number: int, epochs: int, history: History) -> None:
         """An epoch's scores."""
-        last, rate = history.epochs[-1], history.epochs[-1].iteration / history.seconds
+        last, (seconds, iterations) = history.epochs[-1], self.before
+        rate = (last.iteration - iterations) / (history.seconds - seconds)
+        self.before = (history.seconds, last.iteration)
         self.seen = (time.perf_counter(), last.iteration)
         self.say(
             f"{f'{number} / {epochs}':>9}   {last.train_loss:8.4f} {last.val_loss:10.4f}"
@@ -134,6 +137,8 @@ def print_rates(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
         names = (r["workload"], r["optimizer"], str(r["batch_size"]), r["backend"])
         table.add_row(*names, rate, spread)
     console.print(table)
+    if any(max(r["rounds"]) > 1.25 * min(r["rounds"]) for r in results):
+        console.print("Some rounds differ by a quarter: something else ran beside them.")
 
 
 def class_table(data: Dataset) -> None:

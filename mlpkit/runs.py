@@ -13,7 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlpkit_backends import Backend, load
+from mlpkit_backends.threads import processors
 
 from .checkpoint import load_weights, save_weights
 from .datasets import TEST_FILE, TRAIN_FILE, Dataset, Split, load_dataset
@@ -21,12 +25,14 @@ from .evaluation import Batches, evaluate
 from .losses import CrossEntropy
 from .matfile import IMAGE
 from .model import Module
+from .optimizers import Optimizer
 from .recipes import Recipe, build_network, build_optimizer, check_dtype
 from .run_files import COLUMNS, RunError, check_free, free_folder, read_config, write_json
 from .seeding import check_seed
 from .svhn import sha256
 from .training import History, Losses, TrainingDiverged, Watcher, check_settings, fit
 
+BEST = "best.safetensors"
 MEAN_IMAGE = "mean_image"  # beside the weights, so that they can score any data
 
 
@@ -87,7 +93,7 @@ def train_run(
     check_settings(
         len(data.train), recipe.batch_size, recipe.epochs, recipe.lr_decay, recipe.lr_decay_every
     )
-    run = Run(folder, settings, backend, model, data)
+    run = Run(folder, settings, backend, model, optimizer, data)
     run.start()
     loss_func = CrossEntropy(backend=backend)
     began = time.perf_counter()
@@ -113,10 +119,16 @@ class Run:
     """A run under way: its folder and what it is made of."""
 
     def __init__(
-        self, folder: Path, settings: Settings, backend: Backend, model: Module, data: Dataset
+        self,
+        folder: Path,
+        settings: Settings,
+        backend: Backend,
+        model: Module,
+        optimizer: Optimizer,
+        data: Dataset,
     ) -> None:
         self.folder, self.settings, self.backend = folder, settings, backend
-        self.model, self.data = model, data
+        self.model, self.optimizer, self.data = model, optimizer, data
         self.summary: dict[str, Any] = {}
 
     def batches(self, split: str) -> Batches:
@@ -138,6 +150,12 @@ class Run:
         return {
             "name": settings.name,
             **asdict(settings.recipe),
+            "optimizer_settings": {
+                name: value
+                for name, value in vars(self.optimizer).items()
+                if isinstance(value, int | float)
+            },
+            "parameters": {name: list(p.shape) for name, p in self.model.parameters()},
             "train_size": len(data.train),
             "val_size": len(data.val),
             "test_size": len(data.test),
@@ -146,6 +164,7 @@ class Run:
             "dtype": settings.dtype,
             "backend": self.backend.name,
             "device": self.backend.device_name(),
+            "threads": processors(),
             "data": str(data.folder.resolve()),
             "data_sha256": {name: sha256(data.folder / name) for name in (TRAIN_FILE, TEST_FILE)},
             "versions": versions(),
@@ -194,7 +213,7 @@ class Recorder:
         if history.best_epoch > self.saved_epoch:
             host = {n: self.run.backend.to_numpy(p) for n, p in history.best_params.items()}
             host[MEAN_IMAGE] = self.run.data.mean_image
-            save_weights(self.run.folder / "best.safetensors", host)
+            save_weights(self.run.folder / BEST, host)
             self.saved_epoch = history.best_epoch
         self.watcher.epoch(number, epochs, history)
 
@@ -235,33 +254,49 @@ def on_device(backend: Backend, split: Split, dtype: str, mean: Any) -> Batches:
     return Batches.of(backend, split.images, split.labels, dtype, mean)
 
 
-def evaluate_run(
-    folder: Path, data_folder: Path | None, backend_name: str | None
-) -> dict[str, tuple[float, float]]:
-    """(loss, accuracy) of a run's best weights on the validation and test splits, by split.
-
-    data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
-    """
+def load_run(
+    folder: Path | str, backend: str | Backend | None = None
+) -> tuple[Module, NDArray[np.float64]]:
+    """A run's network with its best weights, and the mean image (32, 32, 3) it was trained with:
+    its input is images / 255 less that. Raises RunError, CheckpointError."""
+    folder = Path(folder)
     config = read_config(folder)
-    backend, dtype = load(backend_name), config["dtype"]
-    model = build_network(config["net"], config["keep_prob"], 0, dtype, backend)
-    weights = load_weights(folder / "best.safetensors")
+    model = build_network(config["net"], config["keep_prob"], 0, config["dtype"], load(backend))
+    if not (folder / BEST).is_file():
+        raise RunError(
+            f"{folder} has no {BEST}: it was stopped before the end of its first epoch; train again"
+        )
+    weights = load_weights(folder / BEST)
     expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}
     for name, shape in expected.items():
         came = f"has the shape {weights[name].shape}" if name in weights else "is missing"
         if name not in weights or weights[name].shape != shape:
             raise RunError(
-                f"{folder / 'best.safetensors'} should hold {name} {shape} for the network "
-                f"{config['net']}; it {came}: train again"
+                f"{folder / BEST} should hold {name} {shape} for the network {config['net']}; "
+                f"it {came}: train again"
             )
     model.net.load(weights, report=lambda line: None)
-    data = load_dataset(
-        data_folder or Path(config["data"]), config["val_size"] if data_folder is None else None
-    )
-    loss_func = CrossEntropy(backend=backend)
-    mean = weights[MEAN_IMAGE]
-    return {
-        split: evaluate(model, loss_func, on_device(backend, part, dtype, mean))
+    return model, weights[MEAN_IMAGE]
+
+
+def evaluate_run(
+    folder: Path, data_folder: Path | None, backend: str | Backend | None
+) -> tuple[Dataset, dict[str, tuple[float, float]]]:
+    """The data, and (loss, accuracy) of a run's best weights on its validation and test splits.
+
+    data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
+    """
+    config = read_config(folder)
+    model, mean = load_run(folder, backend)
+    if data_folder is None and not Path(config["data"]).is_dir():
+        raise RunError(
+            f"the run's data is no longer in {config['data']}: name its folder with --data"
+        )
+    val_size = config["val_size"] if data_folder is None else None
+    data = load_dataset(data_folder or Path(config["data"]), val_size)
+    loss_func = CrossEntropy(backend=model.backend)
+    return data, {
+        split: evaluate(model, loss_func, on_device(model.backend, part, config["dtype"], mean))
         for split, part in (("val", data.val), ("test", data.test))
     }
 

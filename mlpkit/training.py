@@ -14,7 +14,7 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend
 
-from .evaluation import Batches, backend_of, dtype_of, evaluate
+from .evaluation import Batches, dtype_of, evaluate
 from .losses import CrossEntropy
 from .model import Module
 from .optimizers import Optimizer
@@ -50,10 +50,10 @@ class History:
     (copies, from the epoch of the highest validation accuracy, the first of equals) and the seconds
     spent in iterations."""
 
-    losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list, repr=False)
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    best_params: dict[str, Array] = field(default_factory=dict)
+    best_params: dict[str, Array] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
 
 
@@ -112,11 +112,21 @@ def fit(
 ) -> History:
     """Train the model, in place, and return the record.
 
-    One epoch is floor(N / batch_size) iterations over a permutation that seed and the epoch's
-    number decide. After every lr_decay_every epochs the learning rate is multiplied by lr_decay.
-    Raises ValueError for settings out of range, TrainingDiverged where a loss isn't finite.
+    One epoch is floor(N / batch_size) iterations over a permutation of the training images that
+    seed and the epoch's number decide. After it the model is scored on all of train and val, and
+    after every lr_decay_every epochs the learning rate is multiplied by lr_decay.
+
+    chunk: how many iterations the backend is given at a time; watcher: is told after each chunk and
+    each epoch, and may show them. Raises ValueError for settings and labels out of range and for an
+    optimizer of another network, TrainingDiverged where a loss isn't finite.
     """
     check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every)
+    if optimizer.net is not model.net:
+        raise ValueError(
+            f"the optimizer should be of the model's own net; this {type(optimizer).__name__} is "
+            "of another: build it from the model"
+        )
+    check_labels(model, train, val)
     backend = train.backend
     step = backend.compile(make_plan(model, loss_func, optimizer, train, batch_size))
     per_epoch = len(train) // batch_size
@@ -170,13 +180,27 @@ def check_settings(
         )
 
 
+def check_labels(model: Module, *splits: Batches) -> None:
+    """ValueError unless the labels are columns of the model's scores: no kernel checks them."""
+    for split in splits:
+        x, _ = split.take(split.backend.arange(1))
+        classes = model.forward(x, False).shape[-1]
+        xp = split.backend.xp
+        low, high = int(xp.min(split.labels)), int(xp.max(split.labels))
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels must be in 0..{classes - 1}, one for each of the model's scores; "
+                f"got {low}..{high}"
+            )
+
+
 def keep_best(history: History, model: Module) -> None:
     """Copy the parameters where the last epoch is the best so far."""
     accuracies = [epoch.val_acc for epoch in history.epochs]
     if accuracies[-1] > max(accuracies[:-1], default=-1.0):
         history.best_epoch = len(accuracies)
         params = ((n, p) for layer in model.net.layers for n, p in layer.params.items())
-        history.best_params = {name: backend_of(model).copy(p) for name, p in params}
+        history.best_params = {name: model.backend.copy(p) for name, p in params}
 
 
 def train_net(
@@ -202,8 +226,11 @@ def train_net(
     """
     if show_every < 1:
         raise ValueError(f"show_every must be at least 1 iteration; got {show_every}")
-    backend, dtype = backend_of(model), dtype_of(model)
-    train, val = (Batches.of(backend, *data_dict[f"data_{s}"], dtype) for s in ("train", "val"))
+    backend, dtype = model.backend, dtype_of(model)
+    train, val = (
+        Batches.of(backend, *pair_of(data_dict, f"data_{split}"), dtype)
+        for split in ("train", "val")
+    )
     history = fit(
         model,
         loss_func,
@@ -221,6 +248,19 @@ def train_net(
     accuracies = [(epoch.train_acc, epoch.val_acc) for epoch in history.epochs]
     train_acc_hist, val_acc_hist = map(list, zip(*accuracies, strict=True))
     return history.best_params, history.losses, train_acc_hist, val_acc_hist
+
+
+def pair_of(data_dict: Mapping[str, tuple[Any, Any]], name: str) -> tuple[Any, Any]:
+    """data_dict[name], or a ValueError that says what it should be."""
+    pair = data_dict.get(name)
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        what = "is missing" if pair is None else f"is {type(pair).__name__}"
+        raise ValueError(
+            f'data_dict["{name}"] should be a pair, (images, labels); it {what}: make data_dict as '
+            '{"data_train": (data["data_train"], data["labels_train"]), ...}'
+        )
+    images, labels = pair
+    return images, labels
 
 
 class Printer:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mlpkit_backends
-from mlpkit_backends import Array, Backend, BackendUnavailable, load
+from mlpkit_backends import Array, Backend, BackendUnavailable, available, load
 
 DEVICE = array_api_strict.Device("device1")
 HOST = array_api_strict.Device("CPU_DEVICE")
@@ -36,6 +36,11 @@ class StrictBackend(Backend):
 
     def arange(self, n: int) -> Array:
         return self.xp.arange(n, dtype=self.xp.int64, device=DEVICE)
+
+
+def pytest_report_header() -> list[str]:
+    """Each backend and why its tests are skipped, once."""
+    return [f"backend {name}: {state}" for name, state in available().items()]
 
 
 @pytest.fixture(params=["numpy", "numba", "strict", "cupy"])

@@ -40,7 +40,7 @@ def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
     assert load().name == "numpy"
     monkeypatch.setenv("MLPKIT_BACKEND", "abacus")
-    with pytest.raises(ValueError, match="must be one of auto, cupy, numba, numpy; got 'abacus'"):
+    with pytest.raises(ValueError, match=r"MLPKIT_BACKEND must be one of auto, .*; got 'abacus'"):
         load()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.container import BarContainer
 
 from mlpkit import benchmark
 from mlpkit.cli import app
@@ -35,8 +36,11 @@ def test_all_is_what_runs_here() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("numpy", "lenet", None, None), "expected one of tinynet, fcn; got 'lenet'"),
-        (("numpy", None, "lion", None), "expected one of sgd, sgdm, rmsprop, adam; got 'lion'"),
+        (("numpy", "lenet", None, None), "the workload must be one of tinynet, fcn; got 'lenet'"),
+        (
+            ("numpy", None, "lion", None),
+            "the optimizer must be one of sgd, .*; got 'lion'",
+        ),
         (("numpy", None, None, 0), "batch size must be from 1 to .*; got 0"),
         (("numpy", None, None, 10**6), "batch size must be from 1 to .*; got 1000000"),
         (("abacus", None, None, None), "backend must be one of"),
@@ -94,18 +98,28 @@ def test_seconds_must_be_positive(seconds: str) -> None:
 
 def test_bars_stand_where_their_optimizer_is() -> None:
     results = [
-        {"workload": w, "optimizer": o, "backend": b, "iterations_per_second": r}
+        {"workload": w, "optimizer": o, "backend": b, "iterations_per_second": r, "rounds": [r]}
         for w, o, b, r in [
             ("fcn", "sgd", "numpy", 10.0),
             ("fcn", "sgd", "numba", 20.0),
             ("fcn", "adam", "numba", 30.0),
         ]
     ]
-    figure = benchmark.bar_figure(results)
+    figure = benchmark.bar_figure(results, "a machine")
     (axes,) = figure.axes
-    assert axes.get_title() == "FullyConnectedNetwork"
+    assert axes.get_title() == "FullyConnectedNetwork, batch 32"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["sgd", "adam"]
-    heights = {c.get_label(): [bar.get_height() for bar in c] for c in axes.containers}
+    bars = [c for c in axes.containers if isinstance(c, BarContainer)]
+    heights = {c.get_label(): [bar.get_height() for bar in c] for c in bars}
     assert heights == {"numpy": [10.0], "numba": [20.0, 30.0]}
-    places = [bar.get_x() + bar.get_width() / 2 for bar in axes.containers[1]]
+    places = [bar.get_x() + bar.get_width() / 2 for bar in bars[1]]
     assert [round(place) for place in places] == [0, 1]
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_said_before_measuring(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match=r"there is no folder .*missing for x\.png: make it first"):
+        run("bench", "--backend", "numpy", option, str(tmp_path / "missing" / "x.png"))

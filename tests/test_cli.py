@@ -67,7 +67,7 @@ def history(run: Path) -> list[dict[str, str]]:
 
 
 COMMANDS = {
-    "": "train eval plot activations data",
+    "": "train eval plot activations bench data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
     " --val-size --backend --dtype --seed --out",
     "eval": "--data --backend",
@@ -165,10 +165,12 @@ def test_a_run_from_end_to_end(mlpkit: Mlpkit, data: str, tmp_path: Path) -> Non
 
     status, out, err = mlpkit("eval", "runs/8-adam")
     assert (status, err) == (0, "")
-    val, test = (line.split() for line in out.splitlines())
-    assert val[:3] == ["val", "accuracy", f"{summary['val_accuracy']:.2%}"]
-    assert test[:3] == ["test", "accuracy", f"{summary['test_accuracy']:.2%}"]
-    assert test[3:] == ["loss", f"{summary['test_loss']:.4f}"]
+    title, *lines = out.splitlines()
+    assert title == f"runs/8-adam on {data}"
+    val, test = (line.split() for line in lines)
+    assert (val[0], val[2:5]) == ("val", ["images", "accuracy", f"{summary['val_accuracy']:.2%}"])
+    assert (test[0], test[4]) == ("test", f"{summary['test_accuracy']:.2%}")
+    assert test[5:] == ["loss", f"{summary['test_loss']:.4f}"]
     assert mlpkit("eval", "runs/8-adam", "--data", data)[:2] == (0, out)
 
 

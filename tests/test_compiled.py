@@ -110,7 +110,7 @@ def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]
             FullyConnected(16, 5, 0.2, "b", seed=2, dtype=dtype, backend=compiled),
             layer(name="g", backend=compiled),
         )
-        return Module(net, compiled)
+        return Module(net)
 
     assert_alike(compiled, make)
     assert_alike(compiled, make, dtype="float32")
@@ -150,7 +150,7 @@ def test_a_loss_that_is_summed(compiled: Backend) -> None:
 def test_extreme_scores_stay_finite(compiled: Backend) -> None:
     def make(backend: Backend, dtype: str) -> Module:
         net = Sequential(FullyConnected(48, 5, 1e4, "a", seed=1, dtype=dtype, backend=compiled))
-        return Module(net, compiled)
+        return Module(net)
 
     assert_alike(compiled, make, images=(IMAGES / 255).reshape(40, 48), mean=None)
 
@@ -166,7 +166,7 @@ def test_what_the_kernels_have_no_words_for_runs_eagerly(compiled: Backend) -> N
 
     def model_with(layer: Layer) -> Module:
         first, last = (FullyConnected(n, 5, 0.1, f"f{n}", backend=compiled) for n in (48, 5))
-        return Module(Sequential(Flatten(backend=compiled), first, layer, last), compiled)
+        return Module(Sequential(Flatten(backend=compiled), first, layer, last))
 
     split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
     loss = CrossEntropy(backend=compiled)

@@ -51,3 +51,16 @@ def test_an_array_function_that_works_in_place(backend: Backend) -> None:
 )
 def test_rel_error(backend: Backend, x: list[float], y: list[float], expected: float) -> None:
     assert rel_error(backend.asarray(x), backend.asarray(y)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_integers_would_lose_the_step() -> None:
+    x = np.ones((2, 2), int)
+    with pytest.raises(ValueError, match=r"should be floats.*it is int64"):
+        eval_numerical_gradient_array(lambda x: x * 2, x, np.ones((2, 2)), backend="numpy")
+    with pytest.raises(ValueError, match="should be floats"):
+        eval_numerical_gradient(lambda x: float(x.sum()), x, backend="numpy")
+
+
+def test_rel_error_of_two_shapes() -> None:
+    with pytest.raises(ValueError, match=r"one shape; got \(2, 2\) and \(2,\)"):
+        rel_error(np.ones((2, 2)), np.ones(2), backend="numpy")

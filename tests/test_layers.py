@@ -8,6 +8,7 @@ import pytest
 from mlpkit import (
     ELU,
     SELU,
+    Activation,
     Dropout,
     Flatten,
     FullyConnected,
@@ -160,3 +161,18 @@ def test_two_dropout_layers_of_one_seed_differ(backend: Backend) -> None:
 def test_a_seed_that_fits_no_key(seed: int) -> None:
     with pytest.raises(ValueError, match=f"seed must be an integer from 0 to .*; got {seed}"):
         Dropout(0.5, seed)
+
+
+def test_an_activation_of_ones_own_needs_an_op_alone(backend: Backend) -> None:
+    class Soft(Activation):
+        op = "tanh"
+
+    layer, x = Soft(), backend.asarray([[0.5, -1.0]])
+    assert layer.name == "tanh"
+    np.testing.assert_allclose(backend.to_numpy(layer.forward(x)), np.tanh([[0.5, -1.0]]))
+
+
+def test_the_slope_may_be_changed() -> None:
+    layer = LeakyReLU(0.1, backend="numpy")
+    layer.negative_slope = 0.5
+    assert layer.forward(np.array([-1.0])).tolist() == [-0.5]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -78,7 +81,7 @@ def test_a_wrong_gradient_is_found(backend: Backend) -> None:
         FullyConnected(5, 4, 0.5, "a", seed=1), Wrong(), FullyConnected(4, 3, 0.5, "b")
     )
     x, labels = backend.asarray(np.ones((2, 5))), backend.asarray([0, 2])
-    errors = check_gradients(Module(net, backend), x, labels)
+    errors = check_gradients(Module(net), x, labels)
     assert errors["a_w"] > 1e-3
     assert errors["b_w"] < 1e-6
 
@@ -158,3 +161,38 @@ def test_a_seed_given_to_forward_reaches_the_dropout(backend: Backend) -> None:
 def test_an_mlp_needs_two_widths(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least two"):
         MLP(widths)
+
+
+def test_a_network_is_copied_and_pickled_with_its_backend(backend: Backend) -> None:
+    if backend.name == "strict":
+        pytest.skip("array-api-strict's dtypes can't be pickled")
+    model = MLP((6, 4, 3), seed=1)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.backend is model.backend
+        other.net.get_params("fc1_w")[...] = 0.0
+        assert backend.to_numpy(model.net.get_params("fc1_w")).any()
+
+
+def test_a_network_of_ones_own_needs_its_net_alone(backend: Backend) -> None:
+    class Net(Module):
+        def __init__(self):
+            self.net = Sequential(FullyConnected(4, 3, 0.5, seed=1))
+
+    errors = check_gradients(Net(), backend.asarray(np.ones((2, 4))), backend.asarray([0, 2]))
+    assert max(errors.values()) < 1e-6
+
+
+def test_what_a_network_and_its_layers_say_of_themselves() -> None:
+    model = MLP((6, 4, 3), seed=1, backend="numpy")
+    assert repr(model.net.layers[1]) == "FullyConnected('fc1', fc1_w (6, 4), fc1_b (4,))"
+    assert repr(model).startswith("MLP(Flatten('flatten'), FullyConnected('fc1', fc1_w (6, 4)")
+
+
+def test_a_sequence_takes_layers() -> None:
+    with pytest.raises(TypeError, match=r"as in Sequential\(a, b\); got list"):
+        Sequential([FullyConnected(2, 2)])
+
+
+def test_a_dtype_of_numpys_will_do() -> None:
+    layer = FullyConnected(2, 2, dtype=np.float32, backend="numpy")
+    assert layer.params["fc_w"].dtype == np.float32

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import mlpkit
-from mlpkit import FullyConnected, Module, Sequential, synthetic
+from mlpkit import synthetic
+from mlpkit.cli import app
 from mlpkit_backends import Backend
 
 BLOCKS = re.findall(
@@ -30,8 +31,21 @@ def test_training_in_python(
 ) -> None:
     synthetic.make(tmp_path / "data" / "synthetic", 300, 50)
     monkeypatch.chdir(tmp_path)
-    exec(block("load_dataset"), {})
+    exec(block("mlpkit.fit"), {})
     assert 0 <= float(capsys.readouterr().out) <= 1
+
+
+def test_what_a_run_has_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.make(tmp_path / "data" / "synthetic", 200, 50)
+    monkeypatch.chdir(tmp_path)
+    app(["train", "--data", "synthetic", "--epochs", "1"], standalone_mode=False)
+    capsys.readouterr()
+    exec(block("load_run"), {})
+    digits = capsys.readouterr().out.strip("[]\n").split()
+    assert len(digits) == 5
+    assert set(digits) <= set("0123456789")
 
 
 def test_the_notebooks_import_line() -> None:
@@ -43,8 +57,7 @@ def test_the_notebooks_import_line() -> None:
 def test_the_layer_of_ones_own(backend: Backend) -> None:
     scope = {"mlpkit": mlpkit}
     exec(block("class Scale"), scope)
-    net = Sequential(FullyConnected(6, 4, 0.5, seed=1), scope["Scale"]())
     x = backend.asarray(np.random.default_rng(0).standard_normal((5, 6)))
-    errors = mlpkit.check_gradients(Module(net, backend), x, backend.asarray([0, 1, 2, 3, 0]))
-    assert set(errors) == {"fc_w", "fc_b", "scale"}
+    errors = mlpkit.check_gradients(scope["model"], x, backend.asarray([0, 1, 2, 2, 0]))
+    assert set(errors) == {"fc1_w", "fc1_b", "scale", "fc2_w", "fc2_b"}
     assert max(errors.values()) < 1e-6

@@ -134,6 +134,8 @@ def test_the_configuration_is_complete(run: Path, data: Path) -> None:
         "val_size": VAL,
         "test_size": TEST,
         "keep_prob": 0.0,
+        "optimizer_settings": {"lr": LR},
+        "parameters": {"fc1_w": [3072, 8], "fc1_b": [8], "fc2_w": [8, 10], "fc2_b": [10]},
         "seed": 123,
         "dtype": "float32",
         "backend": "numpy",
@@ -143,7 +145,7 @@ def test_the_configuration_is_complete(run: Path, data: Path) -> None:
         },
     }
     assert {key: config[key] for key in expected} == expected
-    assert config.keys() - expected.keys() == {"device", "versions"}
+    assert config.keys() - expected.keys() == {"device", "threads", "versions"}
     assert config["device"]
     assert config["versions"]["numpy"] == np.__version__
     assert {"python", "mlpkit", "scipy"} <= config["versions"].keys()
@@ -204,7 +206,7 @@ def test_the_best_weights_give_the_scores_in_plain_numpy(run: Path, data: Path) 
 
 def test_a_run_scored_again_is_as_good(run: Path) -> None:
     summary = read(run, "summary.json")
-    scores = evaluate_run(run, None, "numpy")
+    _, scores = evaluate_run(run, None, "numpy")
     assert list(scores) == ["val", "test"]
     assert scores["val"][1] == summary["val_accuracy"]
     assert scores["test"] == (summary["test_loss"], summary["test_accuracy"])
@@ -221,7 +223,7 @@ def test_other_data_is_centred_on_the_runs_own_mean(run: Path, tmp_path: Path) -
         "val": score(weights, *split(tmp_path, FILES[0], slice(38, None))),  # 4.45 % of 40 is 1.8
         "test": score(weights, *split(tmp_path, FILES[1], slice(None))),
     }
-    for part, scores in evaluate_run(run, tmp_path, "numpy").items():
+    for part, scores in evaluate_run(run, tmp_path, "numpy")[1].items():
         assert scores == pytest.approx(expected[part], rel=1e-4)
 
 
@@ -240,7 +242,7 @@ def test_sizes_asked_for(data: Path, tmp_path: Path) -> None:
     config = read(tmp_path / "a", "config.json")
     assert (config["train_size"], config["val_size"]) == (50, 30)
     assert len(rows(tmp_path / "a")) == 50 // BATCH
-    assert evaluate_run(tmp_path / "a", None, "numpy")["val"][1] == pytest.approx(
+    assert evaluate_run(tmp_path / "a", None, "numpy")[1]["val"][1] == pytest.approx(
         read(tmp_path / "a", "summary.json")["val_accuracy"]
     )
     # A recipe's own size is at most so many; one that is asked for must be there.
@@ -423,8 +425,16 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "val_size large": ("eval", config(val_size=999), ("holds 200 images", "ask for 1 to 199")),
     "dtype": ("eval", config(dtype="float16"), ("float32 or float64", "'float16'", "mend it")),
     "keep_prob": ("eval", config(keep_prob="x"), ("keep_prob should be a number; it is 'x'",)),
-    "no data": ("eval", config(data="/no/such"), ("/no/such/train_32x32.mat does not exist",)),
-    "no weights": ("eval", removed(WEIGHTS), ("no weights at", "expected a .safetensors file")),
+    "no data": (
+        "eval",
+        config(data="/no/such"),
+        ("no longer in /no/such", "with --data"),
+    ),
+    "no weights": (
+        "eval",
+        removed(WEIGHTS),
+        ("has no best.safetensors", "its first epoch"),
+    ),
     "weights empty": ("eval", written(WEIGHTS, b""), ("is damaged or no safetensors file",)),
     "weights cut": ("eval", cut(WEIGHTS, 5000), ("is damaged or no safetensors file",)),
     "weights cut early": ("eval", cut(WEIGHTS, 20), ("is damaged or no safetensors file",)),

@@ -67,7 +67,7 @@ def by_hand(epochs: int) -> list[float]:
 
 def test_losses_are_those_of_the_formulas(backend: Backend) -> None:
     net = Sequential(Flatten(), FullyConnected(48, 3, 0.1, seed=2))
-    model = Module(net, backend)
+    model = Module(net)
     split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
     history = fit(
         model, CrossEntropy(), SGD(net, 0.5), split, split, batch_size=8, epochs=5, seed=7
@@ -260,3 +260,39 @@ def test_a_loss_and_a_layer_of_the_users_own(backend: Backend) -> None:
     history = fit(model, Squared(), SGD(model, 0.05), split, split, batch_size=10, epochs=3, seed=0)
     assert history.losses[-1] < history.losses[0]
     assert history.epochs[-1].train_loss < history.epochs[0].train_loss
+
+
+@pytest.mark.parametrize(("shift", "came"), [(1, "1..3"), (-1, "-1..1"), (3 * 10**8, "300000000")])
+def test_labels_that_are_no_columns_of_the_scores(backend: Backend, shift: int, came: str) -> None:
+    model = MLP((48, 3), seed=1)
+    good = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    bad = Batches.of(backend, IMAGES, LABELS + shift, "float64", MEAN)
+    for splits in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match=rf"labels must be in 0\.\.2.*got {came}"):
+            fit(model, CrossEntropy(), SGD(model), *splits, batch_size=8, epochs=1, seed=0)
+
+
+def test_an_optimizer_of_another_network() -> None:
+    model, other = (MLP((48, 3), seed=1, backend="numpy") for _ in range(2))
+    split = Batches.of(model.backend, IMAGES, LABELS, "float64", MEAN)
+    loss = CrossEntropy(backend="numpy")
+    with pytest.raises(ValueError, match="this Adam is of another"):
+        fit(model, loss, Adam(other), split, split, batch_size=8, epochs=1, seed=0)
+
+
+def test_uint8_images_need_a_mean(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="needs a mean image"):
+        Batches.of(backend, IMAGES, LABELS, "float64")
+
+
+@pytest.mark.parametrize(
+    ("data_dict", "message"),
+    [
+        ({"data_train": np.zeros((4, 48))}, r'data_dict\["data_train"\] .* it is ndarray'),
+        ({"data_train": (np.zeros((4, 48)), np.zeros(4, int))}, r'"data_val"\] .* it is missing'),
+    ],
+)
+def test_a_data_dict_that_is_none(data_dict: dict[str, object], message: str) -> None:
+    model = MLP((48, 3), seed=1, backend="numpy")
+    with pytest.raises(ValueError, match=message):
+        train_net(data_dict, model, CrossEntropy(backend="numpy"), SGD(model), 2, 1)

@@ -54,13 +54,14 @@ def load(name: str | Backend | None = None) -> Backend:
     """
     if isinstance(name, Backend):
         return name
+    source = "backend"
     if name is None:
-        name = os.environ.get("MLPKIT_BACKEND") or "auto"
+        name, source = os.environ.get("MLPKIT_BACKEND") or "auto", "MLPKIT_BACKEND"
     if name == "auto":
         name = next(known for known, state in available().items() if state == "ok")
     if name not in _MAKERS:
         expected = ", ".join(["auto", *_MAKERS])
-        raise ValueError(f"backend must be one of {expected}; got {name!r}")
+        raise ValueError(f"{source} must be one of {expected}; got {name!r}")
     found = _find(name)
     if isinstance(found, BackendUnavailable):
         raise BackendUnavailable(f"backend {name} can't be used: {found}") from found

@@ -35,6 +35,12 @@ class Backend:
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by name, as modules can't be: models with it."""
+        from . import load
+
+        return load, (self.name,)
+
     # Arrays: the only ways in and out.
 
     def asarray(self, a: Any, dtype: str | None = None) -> Array:

@@ -22,7 +22,6 @@ from .checkpoint import atomic
 from .datasets import Dataset
 from .run_files import read_config, read_history
 
-LOSS_TITLE = "Training loss of single batches"
 THIN = 100  # every so many iterations, a point of the loss curve
 
 History = list[dict[str, float]]
@@ -65,7 +64,7 @@ def curve_figure(history: History, title: str) -> Figure:
     plot_loss(loss_axes, history)
     plot_accuracy(accuracy_axes, history, "train_acc", "training")
     plot_accuracy(accuracy_axes, history, "val_acc", "validation")
-    loss_axes.set(title=LOSS_TITLE, xlabel="iteration", ylabel="cross entropy")
+    loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy of a batch")
     accuracy_axes.set(title="Accuracy", xlabel="epoch")
     finish(accuracy_axes)
     loss_axes.grid(alpha=0.3)
@@ -81,7 +80,7 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
         plot_loss(loss_axes, history, label)
         plot_accuracy(train_axes, history, "train_acc", label)
         plot_accuracy(val_axes, history, "val_acc", label)
-    loss_axes.set(title=LOSS_TITLE, xlabel="iteration", ylabel="cross entropy")
+    loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy of a batch")
     loss_axes.grid(alpha=0.3)
     loss_axes.legend()
     for axes, title in ((train_axes, "Training accuracy"), (val_axes, "Validation accuracy")):

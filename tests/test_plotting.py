@@ -90,7 +90,7 @@ def test_one_runs_panels(tmp_path: Path, per_epoch: int, drawn: range) -> None:
     assert all(line.get_marker() == "o" for line in accuracy.get_lines())
     assert [axes.get_title() for axes in figure.axes] == ["Training loss", "Accuracy"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["iteration", "epoch"]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["cross entropy", "accuracy"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["cross entropy of a batch", "accuracy"]
 
 
 def test_several_runs_panels(tmp_path: Path) -> None:

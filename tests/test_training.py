@@ -182,7 +182,7 @@ def test_settings_out_of_range(settings: dict[str, float], message: str) -> None
 
 def test_images_and_labels_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="as many, and at least one; got 50 and 49"):
-        Batches.of(load("numpy"), IMAGES, LABELS[:49], "float64")
+        Batches.of(load("numpy"), IMAGES, LABELS[:49], "float64", MEAN)
 
 
 def floats() -> dict[str, tuple[np.ndarray, np.ndarray]]:

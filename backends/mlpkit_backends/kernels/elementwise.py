@@ -110,6 +110,15 @@ def activate_backward(d: Any, z: Any, op: Any, alpha: Any, scale: Any) -> None:
 
 
 @compiled
+def add_rows(d: Any, total: Any) -> None:
+    """total (M,) ← Σ_n d (N, M)."""
+    total[:] = 0
+    for n in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            total[j] += d[n, j]
+
+
+@compiled
 def high_product(a: Any, b: Any) -> Any:
     """The upper 64 bits of the 128-bit product."""
     low32, shift = np.uint64(0xFFFFFFFF), np.uint64(32)

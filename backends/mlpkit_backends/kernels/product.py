@@ -112,10 +112,11 @@ def add_tile(
 
 @njit(cache=True)
 def transpose(x: Any, first: Any, last: Any, xt: Any) -> None:
-    """xt[first:last] ← x[:, first:last]ᵀ."""
-    for n in range(x.shape[0]):
-        for k in range(first, last):
-            xt[k, n] = x[n, k]
+    """xt[first:last] ← x[:, first:last]ᵀ, in blocks that stay in cache."""
+    for block in range(first, last, 16):
+        for n in range(x.shape[0]):
+            for k in range(block, min(block + 16, last)):
+                xt[k, n] = x[n, k]
 
 
 @njit(cache=True)

@@ -17,6 +17,7 @@ from .elementwise import (
     SGD,
     activate,
     activate_backward,
+    add_rows,
     cross_entropy,
     drop,
     gather,
@@ -26,9 +27,9 @@ from .elementwise import (
 from .gemm import gemm
 from .product import LARGEST_BATCH, NARROWEST, product_columns, transpose
 
-# Elements of a weight matrix from which on workers share it. Below, waiting for each other gains
-# little, and costs twenty times as much as it gains where a neighbour keeps a processor busy.
-SHARED = 1 << 19
+# Elements of a weight matrix from which on workers share it; below, they would wait for each other
+# longer than they work. SGD's update is part of a product and takes less time to begin with.
+SHARED, SHARED_BY_SGD = 1 << 17, 1 << 19
 ROWS = 384  # of a weight matrix, whose gradient is made and used at a time
 
 
@@ -137,10 +138,11 @@ def run(
     blocks, size = len(ws), order.shape[1]
     factor = 1.0 / size if average else 1.0
     nothing = hs[0][:0]
+    shared = SHARED_BY_SGD if rule == SGD else SHARED
     for k in range(order.shape[0]):
         gather(images, order[k], mean, hs[0])
         for i in range(blocks):
-            if ws[i].size < SHARED:
+            if ws[i].size < shared:
                 gemm(blas, 1.0, hs[i], False, ws[i], False, 0.0, zs[i])
             else:
                 forward_shared(blas, hs[i], ws[i], zs[i], room, workers)
@@ -157,12 +159,11 @@ def run(
                 drop(d, masks[i], keep_probs[i])
             activate_backward(d, zs[i], ops[i], settings[i, 0], settings[i, 1])
             db = dw[0, : d.shape[1]].reshape(1, d.shape[1])
-            for j in range(d.shape[1]):
-                db[0, j] = d[:, j].sum()
+            add_rows(d, db[0])
             update(rule, schedule[k], bs[i], db, b_states[0][i], b_states[1][i])
             dx = ds[i - 1] if i > 0 else nothing
             m, v = w_states[0][i], w_states[1][i]
-            if ws[i].size < SHARED:
+            if ws[i].size < shared:
                 backward_rows(blas, hs[i], d, ws[i], m, v, dw[0], dx, rule, schedule[k])
             else:
                 backward_shared(blas, hs[i], d, ws[i], m, v, dw, dx, rule, schedule[k], workers)

@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpkit import benchmark, load
+from mlpkit import benchmark
 from mlpkit.plotting import save
 from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
 from mlpkit.runs import versions
+from mlpkit_backends import load
 
 sys.path.insert(0, str(Path(__file__).parent))  # when it is run as a script
 from contenders import CONTENDERS, LACKING, Run

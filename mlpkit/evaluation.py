@@ -33,21 +33,36 @@ class Batches:
     def of(
         cls, backend: Backend, images: Any, labels: Any, dtype: str, mean: Any = None
     ) -> Batches:
-        """From host or device arrays, moved to the backend's device as they are."""
+        """From host or device arrays, moved to the backend's device as they are.
+
+        mean: of an image's shape, or one that broadcasts to it, as (3,) for three channels.
+        ValueError for labels that aren't one whole number an image, and for a mean image that is
+        missing (uint8 images) or has no use (any others: they are taken as they are).
+        """
         if str(images.dtype).endswith("uint8") and mean is None:
             raise ValueError(
                 "uint8 images are scaled to [0, 1] and centred, which needs a mean image: give "
                 "mean=, as data.mean_image, or images as floats"
+            )
+        if mean is not None and not str(images.dtype).endswith("uint8"):
+            raise ValueError(
+                "a mean image is for uint8 images, which are scaled to [0, 1] and centred; these "
+                f"are {images.dtype}: leave mean= out, or give them as uint8"
             )
         if images.shape[0] != labels.shape[0] or images.shape[0] == 0:
             raise ValueError(
                 "images and labels should be as many, and at least one; "
                 f"got {images.shape[0]} and {labels.shape[0]}"
             )
-        on_device = None if mean is None else backend.asarray(mean, dtype)
-        return cls(
-            backend, backend.asarray(images), backend.asarray(labels, "int64"), dtype, on_device
-        )
+        if len(labels.shape) != 1 or "int" not in str(labels.dtype):
+            raise ValueError(
+                "labels should be whole numbers (N,), one for each image; "
+                f"got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if mean is not None:
+            mean = backend.asarray(mean, dtype)
+            mean = backend.copy(backend.xp.broadcast_to(mean, images.shape[1:]))
+        return cls(backend, backend.asarray(images), backend.asarray(labels, "int64"), dtype, mean)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])

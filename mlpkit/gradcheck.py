@@ -12,6 +12,7 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
+from .layers import Dropout, Layer
 from .losses import CrossEntropy
 from .model import Module
 
@@ -39,6 +40,20 @@ def check_floating(x: Array) -> None:
         raise ValueError(f"x should be floats, best float64, to be perturbed; it is {x.dtype}")
 
 
+def around(
+    f: Callable[[Array], Array], x: Array, index: tuple[int, ...], h: float
+) -> tuple[Array, Array]:
+    """f(x) with x[index] larger by h, and smaller by h; x is as it was, whatever f raises."""
+    old = float(x[index])
+    try:
+        x[index] = old + h
+        above = f(x)
+        x[index] = old - h
+        return above, f(x)
+    finally:
+        x[index] = old
+
+
 def eval_numerical_gradient(
     f: Callable[[Array], float],
     x: Array,
@@ -54,12 +69,7 @@ def eval_numerical_gradient(
     check_floating(x)
     gradient = np.empty(x.shape)
     for index in indices(tuple(x.shape)):
-        old = float(x[index])
-        x[index] = old + h
-        above = float(f(x))
-        x[index] = old - h
-        below = float(f(x))
-        x[index] = old
+        above, below = (float(y) for y in around(f, x, index, h))
         gradient[index] = (above - below) / (2 * h)
         if verbose:
             print(index, gradient[index])
@@ -80,12 +90,8 @@ def eval_numerical_gradient_array(
     check_floating(x)
     gradient = np.empty(x.shape)
     for index in indices(tuple(x.shape)):
-        old = float(x[index])
-        x[index] = old + h
-        above = chosen.copy(f(x))  # what f returns may be a view of x
-        x[index] = old - h
-        below = chosen.copy(f(x))
-        x[index] = old
+        # A copy, as what f returns may be a view of x.
+        above, below = around(lambda x: chosen.copy(f(x)), x, index, h)
         gradient[index] = float(chosen.xp.sum((above - below) * df)) / (2 * h)
     return chosen.asarray(gradient)
 
@@ -105,8 +111,9 @@ def check_gradients(
     Right gradients give about 1e-7 or less in float64, wrong ones about 1e-2 or more; a kink near a
     parameter can give something between. x (N, ...), labels (N,) integers.
 
-    The loss is the mean cross entropy; dropout's masks start over from `seed`. Along a unit
-    direction u, (f(w + hu) - f(w - hu)) / 2h is compared with <dw, u>.
+    The loss is the mean cross entropy; dropout's masks are those of `seed`, and go on afterwards as
+    if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is compared with
+    <dw, u>.
     """
     backend = model.backend
     xp = backend.xp
@@ -116,24 +123,34 @@ def check_gradients(
     def loss() -> float:
         return loss_func.forward(model.forward(x, True, seed), labels)
 
-    loss()
-    model.backward(loss_func.backward())
-    errors = {}
-    for layer in model.net.layers:
-        for name, w in list(layer.params.items()):
-            dw = layer.grads[name]
-            worst = 0.0
-            for _ in range(directions):
-                u = rng.standard_normal(w.shape)
-                direction = backend.asarray(u / np.linalg.norm(u))
-                layer.params[name] = w + h * direction
-                above = loss()
-                layer.params[name] = w - h * direction
-                below = loss()
-                layer.params[name] = w
-                numerical = (above - below) / (2 * h)
-                analytic = float(xp.sum(dw * direction))
-                scale = max(1e-8, abs(numerical) + abs(analytic))
-                worst = max(worst, abs(numerical - analytic) / scale)
-            errors[name] = worst
-    return errors
+    def slope(layer: Layer, name: str, direction: Array) -> float:
+        """The loss's numerical derivative along a direction of a parameter."""
+        w = layer.params[name]
+        try:
+            layer.params[name] = w + h * direction
+            above = loss()
+            layer.params[name] = w - h * direction
+            return (above - loss()) / (2 * h)
+        finally:
+            layer.params[name] = w
+
+    dropouts = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
+    masks = [(dropout.seed, dropout.step) for dropout in dropouts]
+    try:
+        loss()
+        model.backward(loss_func.backward())
+        errors = {}
+        for layer in model.net.layers:
+            for name, w in list(layer.params.items()):
+                errors[name] = 0.0
+                for _ in range(directions):
+                    u = rng.standard_normal(w.shape)
+                    direction = backend.asarray(u / np.linalg.norm(u))
+                    numerical = slope(layer, name, direction)
+                    analytic = float(xp.sum(layer.grads[name] * direction))
+                    scale = max(1e-8, abs(numerical) + abs(analytic))
+                    errors[name] = max(errors[name], abs(numerical - analytic) / scale)
+        return errors
+    finally:
+        for dropout, state in zip(dropouts, masks, strict=True):
+            dropout.seed, dropout.step = state

@@ -143,7 +143,7 @@ class Dropout(Layer):
                 f"layer {name}: keep_prob is the probability to keep an element, in [0, 1]; "
                 f"got {keep_prob}"
             )
-        self.keep_prob = keep_prob
+        self.keep_prob = float(keep_prob)
         self.seed = check_seed(seed)
         self.position = 0
         self.step = 0
@@ -208,7 +208,7 @@ class LeakyReLU(Activation):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
-        self.negative_slope = negative_slope
+        self.negative_slope = float(negative_slope)
 
     @property
     def settings(self) -> tuple[float, ...]:
@@ -230,7 +230,7 @@ class ELU(Activation):
         self, alpha: float = 1.0, name: str = "elu", *, backend: str | Backend | None = None
     ) -> None:
         super().__init__(name, backend=backend)
-        self.alpha = alpha
+        self.alpha = float(alpha)  # NumPy's scalars would decide the dtype of what they touch
 
     @property
     def settings(self) -> tuple[float, ...]:
@@ -251,7 +251,7 @@ class SELU(Activation):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
-        self.alpha, self.scale = alpha, scale
+        self.alpha, self.scale = float(alpha), float(scale)
 
     @property
     def settings(self) -> tuple[float, ...]:

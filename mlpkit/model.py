@@ -33,7 +33,6 @@ class Sequential:
             seen.add(layer.name)
             if isinstance(layer, Dropout):
                 layer.position = position  # part of its masks' key
-        self._owner = {name: layer for layer in layers for name in layer.params}
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
         self.gather_params()
@@ -41,10 +40,11 @@ class Sequential:
 
     def owner(self, name: str) -> Layer:
         """The layer that has the parameter; KeyError names those there are."""
-        if name not in self._owner:
-            known = ", ".join(self._owner) or "none"
-            raise KeyError(f"no parameter {name!r} in this network; it has: {known}")
-        return self._owner[name]
+        for layer in self.layers:
+            if name in layer.params:
+                return layer
+        known = ", ".join(self.gather_params()) or "none"
+        raise KeyError(f"no parameter {name!r} in this network; it has: {known}")
 
     def assign(self, name: str, value: Array) -> None:
         """Make value, itself, the parameter of that name."""
@@ -64,11 +64,13 @@ class Sequential:
 
     def gather_params(self) -> dict[str, Array]:
         """Bring `params` up to date with the layers', and return it."""
+        self.params.clear()
         self.params.update((n, p) for layer in self.layers for n, p in layer.params.items())
         return self.params
 
     def gather_grads(self) -> dict[str, Array]:
         """Bring `grads` up to date with the layers', and return it."""
+        self.grads.clear()
         self.grads.update((n, g) for layer in self.layers for n, g in layer.grads.items())
         return self.grads
 
@@ -76,10 +78,11 @@ class Sequential:
         """Copy arrays into the parameters of the same names, in the parameters' own dtype, and
         report each. Other names are left alone; ValueError where a shape differs or no name fits.
         """
-        known = [name for name in self._owner if name in params]
+        own = self.gather_params()
+        known = [name for name in own if name in params]
         if not known:
             raise ValueError(
-                f"none of the names fits this network: it has {', '.join(self._owner)}; "
+                f"none of the names fits this network: it has {', '.join(own)}; "
                 f"got {', '.join(params) or 'none'}"
             )
         for name in known:

@@ -25,7 +25,8 @@ class MLP(Module):
     The fully connected layers are fc1, fc2, ..., their parameters fc1_w, fc1_b, ...; `net` is the
     Sequential of all layers. init_scale: the standard deviation of the initial weights; None is
     √(2 / inputs) for each layer (He et al. 2015). keep_prob: dropout after every hidden activation,
-    0 for none. dropout_seed: of its masks. seed: of the weights. dtype: "float64", good for
+    0 for none. dropout_seed: of its masks; None is `seed` where that is an integer. seed: of the
+    weights. dtype: "float64", good for
     checking gradients, or "float32", twice as fast.
     """
 
@@ -44,6 +45,8 @@ class MLP(Module):
             raise ValueError(f"widths needs at least two, input and output; got {list(widths)}")
         chosen = load(backend)
         rng = None if seed is None else np.random.default_rng(seed)
+        if dropout_seed is None and not isinstance(seed, np.random.Generator):
+            dropout_seed = seed
         layers: list[Layer] = [Flatten(backend=chosen)]
         for i, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             if i > 1:

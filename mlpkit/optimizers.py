@@ -67,7 +67,9 @@ class Optimizer:
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
         """Update w, the parameter of that name, in place."""
         state = self.state_of(backend, name, w)
-        getattr(backend, self.op)(w, dw, *state, self.lr, *self.settings())
+        # Python's floats: NumPy's own would decide the dtype of what they touch.
+        settings = map(float, (self.lr, *self.settings()))
+        getattr(backend, self.op)(w, dw, *state, *settings)
 
     def state_of(self, backend: Backend, name: str, w: Array) -> tuple[Array, ...]:
         """The state of the parameter of that name, zeros like w at first."""
@@ -96,9 +98,6 @@ class SGDM(Optimizer):
         self.momentum = momentum
         self.velocity: dict[str, Array] = {}
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(lr={self.lr})"
-
     def states(self) -> tuple[dict[str, Array], ...]:
         return (self.velocity,)
 
@@ -117,9 +116,6 @@ class RMSProp(Optimizer):
         super().__init__(net, lr)
         self.decay, self.eps = decay, eps
         self.cache: dict[str, Array] = {}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(lr={self.lr})"
 
     def states(self) -> tuple[dict[str, Array], ...]:
         return (self.cache,)
@@ -147,9 +143,6 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.t, self.eps = beta1, beta2, t, eps
         self.mt: dict[str, Array] = {}
         self.vt: dict[str, Array] = {}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(lr={self.lr})"
 
     def states(self) -> tuple[dict[str, Array], ...]:
         return (self.mt, self.vt)

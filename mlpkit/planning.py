@@ -1,6 +1,9 @@
-"""A training step put into a backend's words."""
+"""A training step put into a backend's words, and kept up with what is changed meanwhile."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +28,36 @@ from .model import Module
 from .optimizers import SGD, SGDM, Adam, Optimizer, RMSProp
 
 ACTIVATIONS = (LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh)
+
+
+class CompiledTraining:
+    """A function of batches' indices (K, N), as `Backend.compile` gives, that goes on being right
+    where parameters, optimizer state or settings are replaced between two calls: it is compiled
+    anew then."""
+
+    def __init__(
+        self,
+        model: Module,
+        loss_func: CrossEntropy,
+        optimizer: Optimizer,
+        batches: Batches,
+        batch_size: int,
+    ) -> None:
+        self.backend = batches.backend
+        self.make_plan = partial(make_plan, model, loss_func, optimizer, batches, batch_size)
+        self.compile(self.make_plan())
+
+    def compile(self, plan: Plan) -> None:
+        """Make the step of the plan."""
+        # The plan is held on to, so that no array's identity is given to another meanwhile.
+        self.plan, self.built_in = plan, plan.built_in()
+        self.step = self.backend.compile(plan)
+
+    def __call__(self, order: Array) -> Array:
+        plan = self.make_plan()
+        if plan.built_in() != self.built_in:
+            self.compile(plan)
+        return self.step(order)
 
 
 def make_plan(
@@ -58,13 +91,13 @@ def make_program(
     """The step as data. None where a part is a class of the user's own, or changed on the object,
     whose formulas a compiled step would not know."""
     whole = type(model)
-    if (whole.forward, whole.backward) != (Module.forward, Module.backward) or (
-        {"forward", "backward"} & vars(model).keys()
-    ):
+    if (whole.forward, whole.backward) != (Module.forward, Module.backward):
         return None
     if type(loss_func) is not CrossEntropy or optimizer.net is not model.net:
         return None
     if type(optimizer) not in (SGD, SGDM, RMSProp, Adam):
+        return None
+    if any(map(patched, (model, loss_func, optimizer, *model.net.layers))):
         return None
     blocks = make_blocks(model, optimizer, backend)
     if not blocks:
@@ -78,6 +111,11 @@ def make_program(
         return np.array(rows, dtype=np.float64).reshape(k, 1 + len(optimizer.settings()))
 
     return Program(blocks, loss_func.size_average, optimizer.op, schedule)
+
+
+def patched(part: Any) -> bool:
+    """Whether the object has functions of its own in place of its class's."""
+    return any(map(callable, vars(part).values()))
 
 
 def make_blocks(model: Module, optimizer: Optimizer, backend: Backend) -> tuple[Block, ...]:

@@ -5,7 +5,8 @@ Initial weights and batch order are drawn here and transferred: the same on ever
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import operator
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 
@@ -25,9 +26,9 @@ def check_seed(seed: int | None) -> int:
     the 64-bit word of a Philox key."""
     if seed is None:
         return int(np.random.randint(2**31))
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be an integer from 0 to 2**64 - 1; got {seed}")
-    return int(seed)
+    if not isinstance(seed, SupportsIndex) or not 0 <= operator.index(seed) < 2**64:
+        raise ValueError(f"seed must be an integer from 0 to 2**64 - 1; got {seed!r}")
+    return operator.index(seed)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:

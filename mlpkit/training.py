@@ -18,7 +18,7 @@ from .evaluation import Batches, dtype_of, evaluate
 from .losses import CrossEntropy
 from .model import Module
 from .optimizers import Optimizer
-from .planning import make_plan
+from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
 
 CHUNK = 32  # iterations handed to the backend at a time
@@ -113,22 +113,29 @@ def fit(
     """Train the model, in place, and return the record.
 
     One epoch is floor(N / batch_size) iterations over a permutation of the training images that
-    seed and the epoch's number decide. After it the model is scored on all of train and val, and
-    after every lr_decay_every epochs the learning rate is multiplied by lr_decay.
+    seed and the epoch's number decide, counted from 1 in every call. After it the model is scored
+    on all of train and val, and after every lr_decay_every epochs the learning rate is multiplied
+    by lr_decay.
 
     chunk: how many iterations the backend is given at a time; watcher: is told after each chunk and
-    each epoch, and may show them. Raises ValueError for settings and labels out of range and for an
-    optimizer of another network, TrainingDiverged where a loss isn't finite.
+    each epoch, and may show them, or replace parameters, state and settings. A compiled step keeps
+    its gradients to itself: the layers' `grads` are what they were.
+
+    Raises ValueError for settings and labels out of range, for an optimizer of another network and
+    for parts on different backends or of different dtypes, TrainingDiverged where a loss isn't
+    finite.
     """
     check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every)
+    check_seed(seed)
     if optimizer.net is not model.net:
         raise ValueError(
             f"the optimizer should be of the model's own net; this {type(optimizer).__name__} is "
             "of another: build it from the model"
         )
-    check_labels(model, train, val)
     backend = train.backend
-    step = backend.compile(make_plan(model, loss_func, optimizer, train, batch_size))
+    check_places(model, loss_func, train, val)
+    check_labels(model, train, val)
+    step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
     per_epoch = len(train) // batch_size
     history = History()
     losses = Losses(backend, history)
@@ -177,6 +184,29 @@ def check_settings(
         raise ValueError(
             "lr_decay must be positive and lr_decay_every at least 1 epoch; "
             f"got {lr_decay} and {lr_decay_every}"
+        )
+
+
+def check_places(model: Module, loss_func: CrossEntropy, train: Batches, val: Batches) -> None:
+    """ValueError unless all arrays are one backend's, and the batches of the model's dtype."""
+    names = {
+        "model": model.backend.name,
+        "training images": train.backend.name,
+        "validation images": val.backend.name,
+    }
+    if isinstance(loss_func, CrossEntropy):
+        names["loss"] = loss_func.backend.name
+    if len(set(names.values())) > 1:
+        placed = ", ".join(f"the {what} on {name}" for what, name in names.items())
+        raise ValueError(
+            f"all should be on one backend; got {placed}: give each the same backend=, or set "
+            "MLPKIT_BACKEND before any is built"
+        )
+    wanted, came = dtype_of(model), {train.dtype, val.dtype}
+    if came != {wanted}:
+        raise ValueError(
+            f"batches should be {wanted}, as the model's parameters are; got "
+            f"{' and '.join(sorted(came))}: make them with that dtype, or the model with dtype="
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from threading import Thread
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from mlpkit import (
     ELU,
@@ -126,8 +128,13 @@ def test_dropout_steps_go_on_from_compiled_to_eager(compiled: Backend) -> None:
     split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
     plan = make_plan(model, CrossEntropy(backend=compiled), SGD(model, 0.1), split, 8)
     compiled.compile(plan)(np.arange(24).reshape(3, 8))
+    after = Backend.compile(compiled, plan)(np.arange(16).reshape(2, 8))
+    other = mlp((48, 8, 5), keep_prob=0.5, dropout_seed=4)(compiled, "float64")
+    plan = make_plan(other, CrossEntropy(backend=compiled), SGD(other, 0.1), split, 8)
+    order = np.concatenate([np.arange(24), np.arange(16)]).reshape(5, 8)
+    np.testing.assert_allclose(after, Backend.compile(compiled, plan)(order)[3:], rtol=1e-12)
     (dropout,) = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
-    assert dropout.step == 3
+    assert dropout.step == 5
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -152,7 +159,11 @@ def test_extreme_scores_stay_finite(compiled: Backend) -> None:
         net = Sequential(FullyConnected(48, 5, 1e4, "a", seed=1, dtype=dtype, backend=compiled))
         return Module(net)
 
-    assert_alike(compiled, make, images=(IMAGES / 255).reshape(40, 48), mean=None)
+    images = (IMAGES / 255).reshape(40, 48)
+    assert_alike(compiled, make, images=images, mean=None)
+    losses, _, _ = train(make, "SGD", compiled, "float64", eager=False, images=images, mean=None)
+    assert np.isfinite(losses).all()
+    assert losses[0] > 1e3
 
 
 def test_what_the_kernels_have_no_words_for_runs_eagerly(compiled: Backend) -> None:
@@ -177,6 +188,144 @@ def test_what_the_kernels_have_no_words_for_runs_eagerly(compiled: Backend) -> N
     assert len(history.losses) == 5
     plain.forward = Module.forward.__get__(plain)
     assert make_plan(plain, loss, SGD(plain), split, 8).program is None
+
+
+@pytest.mark.parametrize("part", ["model", "layer", "loss", "optimizer"])
+def test_what_is_changed_on_an_object_runs_eagerly(compiled: Backend, part: str) -> None:
+    model = mlp(WIDTHS["small"])(compiled, "float64")
+    loss, optimizer = CrossEntropy(backend=compiled), SGD(model, 0.1)
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    calls = []
+
+    def watched(function):
+        return lambda *given: calls.append(part) or function(*given)
+
+    layer = model.net.layers[1]
+    if part == "optimizer":
+        optimizer.step = watched(optimizer.step)
+    else:
+        changed = {"model": model, "layer": layer, "loss": loss}[part]
+        changed.backward = watched(changed.backward)
+    fit(model, loss, optimizer, split, split, batch_size=8, epochs=1, seed=0)
+    assert calls == [part] * 5
+
+
+def first_block(model: Module, optimizer: SGDM) -> tuple[str, FullyConnected]:
+    layer = model.net.layers[1]
+    return layer.w_name, layer
+
+
+def read_only(model: Module, optimizer: SGDM) -> None:
+    name, layer = first_block(model, optimizer)
+    layer.params[name].flags.writeable = False
+
+
+def wrong_state(model: Module, optimizer: SGDM) -> None:
+    name, _ = first_block(model, optimizer)
+    optimizer.velocity = {name: np.zeros((2, 3))}
+
+
+def wrong_bias(model: Module, optimizer: SGDM) -> None:
+    _, layer = first_block(model, optimizer)
+    layer.params[layer.b_name] = np.zeros(1)
+
+
+@pytest.mark.parametrize("spoil", [read_only, wrong_state, wrong_bias])
+def test_arrays_that_no_kernel_may_touch(compiled: Backend, spoil) -> None:
+    model = mlp(WIDTHS["small"])(compiled, "float64")
+    optimizer = SGDM(model, 0.1, 0.9)
+    spoil(model, optimizer)
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    before = {name: p.copy() for name, p in model.parameters()}
+    loss = CrossEntropy(backend=compiled)
+    with pytest.raises(ValueError, match=r"read-only|broadcast"):
+        fit(model, loss, optimizer, split, split, batch_size=8, epochs=1, seed=0)
+    if spoil is read_only:
+        for name, p in model.parameters():
+            if not p.flags.writeable:
+                assert np.array_equal(p, before[name])
+
+
+def test_one_array_as_two_layers_weights(compiled: Backend) -> None:
+    def make(backend: Backend, dtype: str) -> Module:
+        model = mlp((48, 9, 9, 9, 5))(backend, dtype)
+        model.net.assign("fc3_w", model.net.get_params("fc2_w"))
+        return model
+
+    assert_alike(compiled, make)
+
+
+def test_a_mean_for_each_channel(compiled: Backend) -> None:
+    make, mean = mlp(WIDTHS["small"]), np.array([0.4, 0.5, 0.6])
+    one = train(make, "SGD", compiled, "float64", eager=False, mean=mean)
+    two = train(make, "SGD", compiled, "float64", eager=True, mean=np.tile(mean, (4, 4, 1)))
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-12)
+
+
+class Meddler:
+    """Changes a network and its optimizer after the first epoch."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def iterations(self, *_: object) -> None:
+        pass
+
+    def epoch(self, number: int, *_: object) -> None:
+        if number == 1:
+            self.change()
+
+
+def replaced_weights(model: Module, optimizer: SGDM) -> None:
+    model.net.load({"fc1_w": np.zeros((48, 24))}, report=lambda line: None)
+
+
+def replaced_velocity(model: Module, optimizer: SGDM) -> None:
+    optimizer.velocity = {name: np.full(p.shape, 0.01) for name, p in model.parameters()}
+
+
+def other_keep_prob(model: Module, optimizer: SGDM) -> None:
+    for layer in model.net.layers:
+        if isinstance(layer, Dropout):
+            layer.keep_prob = 0.9
+
+
+def other_slope(model: Module, optimizer: SGDM) -> None:
+    for layer in model.net.layers:
+        if isinstance(layer, LeakyReLU):
+            layer.negative_slope = 0.5
+
+
+@pytest.mark.parametrize(
+    "change", [replaced_weights, replaced_velocity, other_keep_prob, other_slope]
+)
+def test_what_is_replaced_while_training_counts_from_then_on(compiled: Backend, change) -> None:
+    def losses(eager: bool) -> list[float]:
+        model = mlp(WIDTHS["small"], keep_prob=0.5, dropout_seed=1)(compiled, "float64")
+        optimizer = SGDM(model, 0.1, 0.9)
+        if eager:
+            model.forward = Module.forward.__get__(model)
+        split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+        watcher = Meddler(lambda: change(model, optimizer))
+        loss = CrossEntropy(backend=compiled)
+        settings = {"batch_size": 8, "epochs": 2, "seed": 0, "watcher": watcher}
+        return fit(model, loss, optimizer, split, split, **settings).losses
+
+    np.testing.assert_allclose(losses(False), losses(True), rtol=1e-12)
+
+
+def test_two_threads_leave_blas_its_threads(compiled: Backend) -> None:
+    def go() -> None:
+        train(mlp(WIDTHS["large"]), "Adam", compiled, "float32", eager=False)
+
+    go()
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    workers = [Thread(target=go) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

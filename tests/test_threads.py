@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import threadpoolctl
 
 from mlpkit_backends import threads
 
+VARIABLES = (threads.VARIABLE, *threads.LIBRARIES, "NUMBA_NUM_THREADS")
+
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The environment and the libraries' threads as they were."""
-    for name in (threads.VARIABLE, *threads.LIBRARIES):
+    for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that what the test sets is undone
         monkeypatch.delenv(name)
     limits = threadpoolctl.threadpool_limits()
@@ -23,43 +26,87 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     limits.restore_original_limits()
 
 
+@pytest.fixture
+def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of sixteen processors, all of which the process may use."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+
+
+def threads_of_blas() -> set[int]:
+    return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+
+
 @pytest.mark.parametrize(
-    ("limit", "count"),
+    ("contents", "count"),
     [
-        ("max 100000", 16),
-        ("50000 100000", 1),
-        ("350000 100000", 4),
-        ("9900000 100000", 16),
-        ("", 16),
+        (["max 100000"], 16),
+        (["50000 100000"], 1),
+        (["350000 100000"], 4),
+        (["9900000 100000"], 16),
+        ([""], 16),
+        (["-1", "100000"], 16),
+        (["200000", "100000"], 2),
     ],
 )
+@pytest.mark.usefixtures("sixteen")
 def test_a_containers_limit(
-    limit: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    contents: list[str], count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    file = tmp_path / "cpu.max"
-    file.write_text(limit)
-    monkeypatch.setattr(threads, "CGROUP_LIMIT", file)
+    files = [tmp_path / str(i) for i in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(content)
+    monkeypatch.setattr(threads, "CGROUP_LIMITS", ([tmp_path / "missing"], files))
     assert threads.processors() == count
-    monkeypatch.setattr(threads, "CGROUP_LIMIT", tmp_path / "missing")
-    assert threads.processors() == 16
 
 
-def test_what_the_user_says_goes_for_blas_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_says_goes_for_blas_too() -> None:
     threads.use_threads(1)
     assert threads.processors() == 1
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
-    assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {1}
+    assert threads_of_blas() == {1}
 
 
-def test_nothing_said_nothing_changed() -> None:
+@pytest.mark.usefixtures("sixteen")
+def test_what_the_environment_says_goes_for_blas_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(threads.VARIABLE, "1")
+    threads.use_threads(None)
+    assert threads_of_blas() == {1}
+
+
+@pytest.mark.usefixtures("sixteen")
+def test_a_containers_limit_goes_for_blas_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000")
+    monkeypatch.setattr(threads, "CGROUP_LIMITS", ([tmp_path / "cpu.max"],))
+    threads.use_threads(None)
+    assert threads_of_blas() == {1}
+
+
+@pytest.mark.usefixtures("sixteen")
+def test_nothing_said_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "CGROUP_LIMITS", ([tmp_path / "missing"],))
     before = threadpoolctl.threadpool_info()
     threads.use_threads(None)
-    if threads.processors() == os.cpu_count():
-        assert threadpoolctl.threadpool_info() == before
+    assert threadpoolctl.threadpool_info() == before
+    assert not any(name in os.environ for name in VARIABLES)
+
+
+def test_numba_is_not_told_another_number_once_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    threads.use_threads(1)
+    assert "NUMBA_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize("count", [0, -2])
 def test_fewer_than_one(count: int) -> None:
     with pytest.raises(ValueError, match=f"must be at least 1; got {count}"):
         threads.use_threads(count)
+
+
+@pytest.mark.parametrize("said", ["abc", "0", "-1", "1.5"])
+def test_an_environment_that_says_no_number(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(threads.VARIABLE, said)
+    with pytest.raises(ValueError, match=rf"MLPKIT_THREADS must be .*; got '{said}'"):
+        threads.use_threads(None)

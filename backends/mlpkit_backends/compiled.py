@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 
@@ -81,8 +84,7 @@ class CompiledStep:
         )
         losses = np.empty(len(order), self.dtype)
         schedule = self.program.schedule(len(order))
-        numba.set_num_threads(self.workers)
-        with self.blas.limit(limits=1):  # the workers are the threads
+        with self.threads():
             run(
                 self.gemm,
                 *self.data,
@@ -100,6 +102,21 @@ class CompiledStep:
             if dropout:
                 dropout.step += len(order)
         return losses
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """The workers are the threads, and BLAS has none of its own; afterwards all is as it was.
+        One step at a time in a process."""
+        with one_at_a_time, self.blas.limit(limits=1):
+            before = numba.get_num_threads()
+            numba.set_num_threads(self.workers)
+            try:
+                yield
+            finally:
+                numba.set_num_threads(before)
+
+
+one_at_a_time = Lock()  # BLAS's number of threads is the whole process's
 
 
 def as_row(b: Array) -> Array:

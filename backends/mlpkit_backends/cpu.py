@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from itertools import pairwise
 from pathlib import Path
 
 import numpy
@@ -35,13 +33,13 @@ class NumpyBackend(Backend):
         return y
 
     def leaky_relu(self, x: Array, alpha: float) -> Array:
-        if not 0 <= alpha <= 1:
+        if not 0 < alpha <= 1 or not x.ndim:  # 0 times infinity is no number
             return super().leaky_relu(x, alpha)
         y = alpha * x
         return numpy.maximum(x, y, out=y)
 
     def compile(self, plan: Plan) -> Step:
-        if plan.program is None or not fits(plan, plan.program):
+        if plan.program is None or plan.misfit():
             return super().compile(plan)
         return self.build(plan, plan.program)
 
@@ -50,16 +48,6 @@ class NumpyBackend(Backend):
         from .buffered import BufferedStep
 
         return BufferedStep(self, plan, program)
-
-
-def fits(plan: Plan, program: Program) -> bool:
-    """Whether the kernels can work on the arrays as they are. What doesn't fit at all, as images of
-    another width, is for the layers to name."""
-    shapes = [(math.prod(plan.images.shape[1:]),), *(block.w.shape for block in program.blocks)]
-    arrays = [a for b in program.blocks for a in (b.w, b.b, *b.w_state, *b.b_state)]
-    return all(a.dtype == plan.dtype and a.flags.c_contiguous for a in arrays) and all(
-        before[-1] == after[0] for before, after in pairwise(shapes)
-    )
 
 
 def processor_name() -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-Array = Any
+Array: TypeAlias = Any  # an array of the backend's namespace
 
 
 class MaskSource(Protocol):
@@ -20,7 +22,7 @@ class MaskSource(Protocol):
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """x w + b, then an elementwise op, then dropout; the last two may be missing.
 
@@ -36,8 +38,14 @@ class Block:
     settings: tuple[float, ...] = ()
     dropout: MaskSource | None = None
 
+    def arrays(self) -> Iterator[tuple[Array, tuple[int, ...]]]:
+        """Every array that a step writes, with the shape that it should have."""
+        width = (self.w.shape[1],)
+        yield from ((a, self.w.shape) for a in (self.w, *self.w_state))
+        yield from ((a, width) for a in (self.b, *self.b_state))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """The whole step: batches of flattened images through the blocks into softmax cross entropy,
     its mean or its sum, and the update of every parameter.
@@ -52,7 +60,7 @@ class Program:
     schedule: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What `Backend.compile` is given.
 
@@ -70,3 +78,40 @@ class Plan:
     dtype: str
     batch_size: int
     program: Program | None
+
+    def built_in(self) -> list[object]:
+        """What a step compiled from the plan has built in: arrays, by identity, and settings. Where
+        another plan of the same batches has the same, the step is good for it, too."""
+        if self.program is None:
+            return []
+        parts: list[object] = [self.program.average, self.program.update]
+        for block in self.program.blocks:
+            parts += [id(a) for a, _ in block.arrays()]
+            parts += [block.op, block.settings, id(block.dropout)]
+            parts.append(block.dropout and block.dropout.keep_prob)
+        return parts
+
+    def misfit(self) -> str:
+        """Why the step can't work in place on the arrays as they are, in words; "" where it can.
+
+        What is wrong altogether, as images of another width, is for the layers to name: they run.
+        """
+        if self.program is None:
+            return "a layer, loss or optimizer is of a kind that has no compiled form"
+        blocks = self.program.blocks
+        arrays = [pair for block in blocks for pair in block.arrays()]
+        owners = {id(a if a.base is None else a.base) for a, _ in arrays}
+        if len(owners) < len(arrays):
+            return "two parameters, or their states, share memory"
+        if any(tuple(a.shape) != tuple(shape) for a, shape in arrays):
+            return "a bias or an optimizer's state doesn't have its parameter's shape"
+        if any(a.dtype != self.dtype for a, _ in arrays):
+            return f"a parameter or its state isn't {self.dtype}, as the batches are"
+        if not all(a.flags.c_contiguous for a, _ in arrays):
+            return "a parameter or its state isn't contiguous in memory"
+        if not all(getattr(a.flags, "writeable", True) for a, _ in arrays):
+            return "a parameter or its state is read-only"
+        shapes = [(math.prod(self.images.shape[1:]),), *(block.w.shape for block in blocks)]
+        if any(before[-1] != after[0] for before, after in pairwise(shapes)):
+            return "a layer's width isn't that of its input"
+        return ""

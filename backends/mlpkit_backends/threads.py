@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 VARIABLE = "MLPKIT_THREADS"
+# A container's limit in microseconds of processor time a period: version 2 of Linux's control
+# groups has quota and period in one file, version 1 in two.
+CGROUP_LIMITS = (
+    [Path("/sys/fs/cgroup/cpu.max")],
+    [Path(f"/sys/fs/cgroup/cpu/cpu.cfs_{what}_us") for what in ("quota", "period")],
+)
 # What the libraries that are still to be loaded go by.
-LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def use_threads(count: int | None = None) -> None:
-    """Hold BLAS and the compiled steps to so many threads; None: to the processors at hand, where
-    a container's limit is below what the libraries would see. ValueError below 1."""
+    """Hold BLAS and the compiled steps to so many threads; None: to what MLPKIT_THREADS says, or to
+    the processors at hand, where those are fewer than the libraries would see. ValueError below 1.
+    """
     from threadpoolctl import threadpool_limits
 
     if count is None:
-        if VARIABLE in os.environ or processors() == (os.cpu_count() or 1):
-            return
         count = processors()
+        if count == (os.cpu_count() or 1):
+            return
     if count < 1:
         raise ValueError(f"the number of threads must be at least 1; got {count}")
     os.environ[VARIABLE] = str(count)
     for name in LIBRARIES:
         os.environ[name] = str(count)
+    if "numba" not in sys.modules:  # numba refuses another number once its threads run
+        os.environ["NUMBA_NUM_THREADS"] = str(count)
     threadpool_limits(count)
 
 
 def processors() -> int:
     """The processors this process may use, by its affinity and a container's limit; or what the
-    environment variable MLPKIT_THREADS says."""
+    environment variable MLPKIT_THREADS says. ValueError where that is no number of threads."""
     given = os.environ.get(VARIABLE, "")
-    if given.isdigit() and int(given) > 0:
+    if given:
+        if not given.isdecimal() or int(given) < 1:
+            raise ValueError(f"{VARIABLE} must be a number of threads, at least 1; got {given!r}")
         return int(given)
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    try:
-        quota, period = CGROUP_LIMIT.read_text().split()
-        return min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such limit
-        return count
+    for files in CGROUP_LIMITS:
+        try:
+            quota, period = (int(x) for file in files for x in file.read_text().split())
+        except (OSError, ValueError):  # no such file, or no limit in it
+            continue
+        if quota > 0:
+            count = min(count, max(1, round(quota / period)))
+    return count

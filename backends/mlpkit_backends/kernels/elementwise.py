@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from .jit import jit
 
 OPS = ("", "leaky_relu", "relu", "elu", "selu", "sigmoid", "tanh")
-IDENTITY, LEAKY_RELU, RELU, ELU, SELU, SIGMOID, TANH = range(len(OPS))
+_, LEAKY_RELU, RELU, ELU, SELU, SIGMOID, TANH = range(len(OPS))
 UPDATES = ("sgd_update", "sgdm_update", "rmsprop_update", "adam_update")
-SGD, SGDM, RMSPROP, ADAM = range(len(UPDATES))
+SGD, SGDM, RMSPROP, _ = range(len(UPDATES))
 
-compiled = njit(cache=True, error_model="numpy", fastmath={"contract"})
+compiled = jit(error_model="numpy", fastmath={"contract"})
 
 
 @compiled
@@ -38,12 +39,6 @@ def gather(images: Any, index: Any, mean: Any, x: Any) -> None:
 def elu_value(x: Any, alpha: Any) -> Any:
     """elu of one number."""
     return x if x > 0 else alpha * np.expm1(x)
-
-
-@compiled
-def elu_slope(x: Any, alpha: Any) -> Any:
-    """elu's derivative at one number."""
-    return x.dtype.type(1) if x > 0 else alpha * np.exp(x)
 
 
 @compiled

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import get_cython_function_address, intrinsic
+
+from .jit import jit
 
 TRANSPOSED, AS_IT_IS = np.uint8(ord("T")), np.uint8(ord("N"))
 
@@ -46,7 +48,7 @@ def call_fortran(typingctx: Any, address: Any, arguments: Any) -> Any:
     return signature, generate
 
 
-@njit(cache=True)
+@jit()
 def gemm(
     address: Any,
     alpha: Any,

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .gemm import gemm
+from .jit import jit
 
 # The bytes of a vector register and the tile that fills the registers there are: 24 sums of 32
 # with AVX-512, 12 of 16 with AVX2. Other processors are left to BLAS.
@@ -110,7 +111,7 @@ def add_tile(
     return signature, generate
 
 
-@njit(cache=True)
+@jit()
 def transpose(x: Any, first: Any, last: Any, xt: Any) -> None:
     """xt[first:last] ← x[:, first:last]ᵀ, in blocks that stay in cache."""
     for block in range(first, last, 16):
@@ -119,7 +120,7 @@ def transpose(x: Any, first: Any, last: Any, xt: Any) -> None:
                 xt[k, n] = x[n, k]
 
 
-@njit(cache=True)
+@jit()
 def product_columns(blas: Any, x: Any, xt: Any, w: Any, first: Any, last: Any, z: Any) -> None:
     """z[:, first:last] ← x w[:, first:last], with xt = xᵀ; BLAS takes what fills no tile."""
     real = z.dtype.type

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from .elementwise import (
     SGD,
@@ -25,6 +25,7 @@ from .elementwise import (
     update,
 )
 from .gemm import gemm
+from .jit import jit
 from .product import LARGEST_BATCH, NARROWEST, product_columns, transpose
 
 # Elements of a weight matrix from which on workers share it; below, they would wait for each other
@@ -33,7 +34,7 @@ SHARED, SHARED_BY_SGD = 1 << 17, 1 << 19
 ROWS = 384  # of a weight matrix, whose gradient is made and used at a time
 
 
-@njit(cache=True, parallel=True)
+@jit(parallel=True)
 def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -> None:
     """z ← x w, each worker a block of columns. room: for xᵀ, flat."""
     size, (inputs, columns) = x.shape[0], w.shape
@@ -50,7 +51,7 @@ def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -
         product_columns(blas, x, xt, w, first, last, z)
 
 
-@njit(cache=True)
+@jit()
 def backward_rows(
     blas: Any, x: Any, d: Any, w: Any, m: Any, v: Any, dw: Any, dx: Any, rule: Any, row: Any
 ) -> None:
@@ -68,7 +69,7 @@ def backward_rows(
         update(rule, row, w[first:last], part, m[first:last], v[first:last])
 
 
-@njit(cache=True, parallel=True)
+@jit(parallel=True)
 def backward_shared(
     blas: Any,
     x: Any,
@@ -100,7 +101,7 @@ def backward_shared(
         )
 
 
-@njit(cache=True)
+@jit()
 def run(
     blas: Any,
     images: Any,

@@ -1,0 +1,61 @@
+"""The kernels' cache on disk: used again, and never for kernels that have changed since."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlpkit_backends
+
+pytest.importorskip("numba")
+PACKAGE = Path(mlpkit_backends.__file__).parent
+
+# Calls a kernel that calls another file's, and says how often it was compiled.
+CODE = """
+import numpy as np
+from mlpkit_backends.kernels.gemm import gemm_address
+from mlpkit_backends.kernels.product import REGISTER
+from mlpkit_backends.kernels.steps import backward_rows
+w = np.zeros((2, 3)); x = np.ones((1, 2)); d = np.ones((1, 3)); row = np.array([0.5])
+backward_rows(gemm_address("float64"), x, d, w, w, w, np.empty(6), x[:0], 0, row)
+print(w[0, 0], sum(backward_rows.stats.cache_misses.values()))
+"""
+
+
+def run(folder: Path, **environment: str) -> list[str]:
+    """What CODE prints with the package that lies in the folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env=os.environ | {"PYTHONPATH": str(folder)} | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_an_edited_kernel_is_compiled_again(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert run(tmp_path) == ["-0.5", "1"]
+    assert run(tmp_path) == ["-0.5", "0"]
+    gemm = tmp_path / PACKAGE.name / "kernels" / "gemm.py"
+    source = gemm.read_text()
+    assert source.count("real(alpha)") == 1
+    gemm.write_text(source.replace("real(alpha)", "real(3 * alpha)"))
+    assert run(tmp_path) == ["-1.5", "1"]
+
+
+def test_where_nothing_can_be_written_a_folder_goes_with_the_process(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    given = {"NUMBA_CACHE_DIR": str(file / "below"), "TMPDIR": str(tmp_path)}
+    assert run(tmp_path, **given) == ["-0.5", "1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", PACKAGE.name]

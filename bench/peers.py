@@ -37,7 +37,7 @@ OURS = "mlpkit numba"
 
 def build(name: str, workload: str, optimizer: str) -> tuple[Run, Any]:
     """A contender's function, and the batches for it."""
-    batch_size, _ = benchmark.WORKLOADS[workload]
+    batch_size = benchmark.WORKLOADS[workload]
     data = benchmark.random_images()
     if name.startswith("mlpkit"):
         run = CONTENDERS[name](workload, optimizer, batch_size, data)

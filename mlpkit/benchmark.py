@@ -25,7 +25,7 @@ from mlpkit_backends.threads import processors
 from .evaluation import Batches
 from .losses import CrossEntropy
 from .planning import make_plan
-from .recipes import build_network, build_optimizer
+from .recipes import RECIPES, build_network, build_optimizer, network_title
 from .runs import versions
 from .seeding import epoch_order
 from .training import CHUNK
@@ -33,9 +33,9 @@ from .training import CHUNK
 IMAGES = 50_000
 ROUNDS = 5
 Data = tuple[Any, Any, Any]  # images, labels, mean image
-# By workload: the network, its batch size and title; by optimizer: the recipes' learning rate.
-WORKLOADS = {"tinynet": (64, "TinyNet"), "fcn": (32, "FullyConnectedNetwork")}
-LEARNING_RATES = {"sgd": 1e-2, "sgdm": 1e-2, "rmsprop": 5e-4, "adam": 5e-4}
+# By workload: the recipes' batch size; by optimizer: the recipes' learning rate.
+WORKLOADS = {"tinynet": RECIPES["tinynet"].batch_size, "fcn": RECIPES["sgd"].batch_size}
+LEARNING_RATES = {name: RECIPES[name].lr for name in ("sgd", "sgdm", "rmsprop", "adam")}
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,12 @@ def cases(
         if given is not None and given not in known:
             raise ValueError(f"the {what} must be one of {', '.join(known)}; got {given!r}")
     if batch_size is not None and not 1 <= batch_size <= IMAGES // CHUNK:
-        raise ValueError(f"the batch size must be from 1 to {IMAGES // CHUNK}; got {batch_size}")
+        raise ValueError(
+            f"the batch size must be from 1 to {IMAGES // CHUNK}, as {CHUNK} batches come from "
+            f"{IMAGES} images; got {batch_size}"
+        )
     return [
-        Case(name, work, rule, batch_size or WORKLOADS[work][0], dtype)
+        Case(name, work, rule, batch_size or WORKLOADS[work], dtype)
         for work in ([workload] if workload else WORKLOADS)
         for rule in ([optimizer] if optimizer else LEARNING_RATES)
         for name in chosen
@@ -166,11 +169,9 @@ def bar_figure(results: list[dict[str, Any]], title: str, label: str = "backend"
                 places, rates, width, label=name, yerr=np.maximum(spread, 0), error_kw={"lw": 0.8}
             )
         axes.set_xticks(range(len(rules)), rules)
-        batch_size, name = WORKLOADS[work]
-        sizes = {r.get("batch_size", batch_size) for r in results if r["workload"] == work}
-        axes.set(
-            title=f"{name}, batch {', '.join(map(str, sorted(sizes)))}", ylabel="iterations / s"
-        )
+        sizes = {r.get("batch_size", WORKLOADS[work]) for r in results if r["workload"] == work}
+        batches = ", ".join(map(str, sorted(sizes)))
+        axes.set(title=f"{network_title(work)}, batch {batches}", ylabel="iterations / s")
         axes.grid(axis="y", alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -17,7 +17,9 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block ends well, removed when not."""
+    """A temporary path beside `path`, or what it links to, moved onto it when the block ends well,
+    removed when not."""
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

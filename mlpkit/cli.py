@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import sys
 from pathlib import Path
@@ -59,8 +60,14 @@ def main() -> None:
 
 def describe(error: Exception) -> str:
     """An error as a sentence."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" for {error.filename}" if error.filename is not None else ""
+        return f"the disk is full{where}: make room, or write elsewhere (--out)"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename} can't be read or written: {error.strerror}"
+        return (
+            f"{error.filename} can't be read or written: {error.strerror}; name another place, or "
+            "change who may use it"
+        )
     if isinstance(error, MemoryError):
         return f"the memory is too small: {error or 'give it less to hold'}"
     return str(error) or type(error).__name__
@@ -101,7 +108,9 @@ def train(
         float, typer.Option(help="Dropout in an MLP by widths: the probability to keep; 0: none.")
     ] = 0.0,
     optimizer: Annotated[str | None, typer.Option(help="sgd, sgdm, rmsprop or adam.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate. Default: the optimizer's recipe's.")
+    ] = None,
     lr_decay: Annotated[
         float | None, typer.Option(help="Multiplies the learning rate now and then.")
     ] = None,
@@ -124,7 +133,11 @@ def train(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     seed: Annotated[int, typer.Option(help="Decides weights, batch order and dropout.")] = 123,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE, or RECIPE-2, ...")
+        Path | None,
+        typer.Option(
+            help="The run's folder. Default: runs/RECIPE, or runs/NET-OPTIMIZER where these are "
+            "given; with -2, -3, ... after it where that exists."
+        ),
     ] = None,
 ) -> None:
     """Train a network into a run folder.
@@ -149,7 +162,10 @@ def train(
         "epochs": epochs,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    resolved = dataclasses.replace(find_recipe(recipe), **given)
+    base = find_recipe(recipe)
+    if optimizer in RECIPES and optimizer != base.optimizer:
+        base = dataclasses.replace(base, lr=RECIPES[optimizer].lr)
+    resolved = dataclasses.replace(base, **given)
     # Another network or optimizer is no longer the recipe that a name promises.
     name = f"{resolved.net}-{resolved.optimizer}" if net or optimizer else recipe
     settings = Settings(name, resolved, keep_prob, train_size, val_size, backend, dtype, seed)
@@ -176,12 +192,11 @@ def evaluate(
     """Score a run's best weights on the validation and test images."""
     from mlpkit_backends.threads import use_threads
 
+    use_threads(threads)
     from .runs import evaluate_run
 
-    use_threads(threads)
-
-    dataset, scores = evaluate_run(run, data, backend)
-    print(f"{run} on {dataset.folder}")
+    dataset, scores, same = evaluate_run(run, data, backend)
+    print(f"{run} on {dataset.folder}{'' if same else ', other data than it was trained with'}")
     for split, (loss, accuracy) in scores.items():
         images = len(getattr(dataset, split))
         print(f"{split:4}  {images:6} images  accuracy {accuracy:.2%}  loss {loss:.4f}")
@@ -239,7 +254,7 @@ def bench(
     from . import benchmark
     from .plotting import check_target, save
     from .progress import counting, print_rates
-    from .run_files import write_json
+    from .run_files import check_place, write_json
 
     check_dtype(dtype)
     if not 0 < seconds < float("inf"):
@@ -247,8 +262,8 @@ def bench(
     chosen = benchmark.cases(backend, workload, optimizer, batch_size, dtype)
     if plot is not None:
         check_target(plot)
-    if json is not None and not json.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {json.parent} for {json.name}: make it first")
+    if json is not None:
+        check_place(json)
     data = benchmark.random_images()
     results = []
     with counting("cases") as progress:
@@ -302,9 +317,11 @@ def info(
 ) -> None:
     """Shapes, class counts, and a picture of samples."""
     from .datasets import load_dataset
-    from .plotting import samples_figure, save
+    from .plotting import check_target, samples_figure, save
     from .progress import class_table, making_data
 
+    if out is not None:
+        check_target(out)
     dataset = load_dataset(making_data(data))
     class_table(dataset)
     target = out or dataset.folder / "samples.png"

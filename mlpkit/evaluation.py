@@ -33,12 +33,13 @@ class Batches:
     def of(
         cls, backend: Backend, images: Any, labels: Any, dtype: str, mean: Any = None
     ) -> Batches:
-        """From host or device arrays, moved to the backend's device as they are.
+        """From host or device arrays, or nested lists, moved to the backend's device as they are.
 
         mean: of an image's shape, or one that broadcasts to it, as (3,) for three channels.
         ValueError for labels that aren't one whole number an image, and for a mean image that is
         missing (uint8 images) or has no use (any others: they are taken as they are).
         """
+        images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
         if str(images.dtype).endswith("uint8") and mean is None:
             raise ValueError(
                 "uint8 images are scaled to [0, 1] and centred, which needs a mean image: give "
@@ -115,6 +116,8 @@ def compute_acc(
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1; got {batch_size}")
     backend = model.backend
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, or None for all; got {num_samples}")
     if num_samples is not None and num_samples < data.shape[0]:
         chosen = np.random.choice(data.shape[0], num_samples, replace=False)
         data = backend.gather(backend.asarray(data), backend.asarray(chosen))

@@ -110,8 +110,14 @@ class FullyConnected(Layer):
                 f"layer {self.name} takes inputs of shape (N, {w.shape[0]}); got {tuple(x.shape)}: "
                 f"give it {w.shape[0]} values an example, flattened, or build it with another width"
             )
+        b = self.params[self.b_name]
+        if b.shape != w.shape[1:]:
+            raise ValueError(
+                f"layer {self.name}: {self.b_name} should have the shape {tuple(w.shape[1:])}, a "
+                f"number for each column of {self.w_name}; got {tuple(b.shape)}"
+            )
         self.keep(x)
-        return self.backend.affine(x, w, self.params[self.b_name])
+        return self.backend.affine(x, w, b)
 
     def backward(self, dout: Array) -> Array:
         x = self.take_kept()

@@ -32,7 +32,7 @@ class Optimizer:
 
     def __init__(self, net: Sequential | Module, lr: float) -> None:
         if not 0 < lr < math.inf:
-            raise ValueError(f"lr, the learning rate, must be positive; got {lr}")
+            raise ValueError(f"lr, the learning rate, must be positive and finite; got {lr}")
         if not isinstance(net, Sequential | Module):
             raise TypeError(
                 "an optimizer takes a Sequential or a network that has one; "
@@ -65,17 +65,28 @@ class Optimizer:
                     self.update(layer.backend, name, w, dw)
 
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
-        """Update w, the parameter of that name, in place."""
+        """Update w, the parameter of that name, in place; ValueError where dw's shape differs."""
+        if dw.shape != w.shape:
+            raise ValueError(
+                f"the gradient of {name} should have its shape, {tuple(w.shape)}; "
+                f"got {tuple(dw.shape)}"
+            )
         state = self.state_of(backend, name, w)
         # Python's floats: NumPy's own would decide the dtype of what they touch.
         settings = map(float, (self.lr, *self.settings()))
         getattr(backend, self.op)(w, dw, *state, *settings)
 
     def state_of(self, backend: Backend, name: str, w: Array) -> tuple[Array, ...]:
-        """The state of the parameter of that name, zeros like w at first."""
+        """The state of the parameter of that name, zeros like w at first. ValueError where it has
+        been replaced by something of another shape."""
         for state in self.states():
             if name not in state:
                 state[name] = backend.xp.zeros_like(w)
+            if state[name].shape != w.shape:
+                raise ValueError(
+                    f"{type(self).__name__}'s state of {name} should have its shape, "
+                    f"{tuple(w.shape)}; got {tuple(state[name].shape)}"
+                )
         return tuple(state[name] for state in self.states())
 
 

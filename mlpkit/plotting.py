@@ -20,7 +20,8 @@ from mlpkit_backends import load
 from . import activations
 from .checkpoint import atomic
 from .datasets import Dataset
-from .run_files import read_config, read_history
+from .recipes import network_title
+from .run_files import check_place, read_config, read_history
 
 THIN = 100  # every so many iterations, a point of the loss curve
 
@@ -46,9 +47,7 @@ def plot_runs(folders: Sequence[Path], out: Path) -> None:
 def title_of(folder: Path) -> str:
     """A run's network and optimizer in words."""
     config = read_config(folder)
-    net = {"tinynet": "TinyNet", "fcn": "FullyConnectedNetwork"}.get(
-        config["net"], f"MLP {config['net']}"
-    )
+    net = network_title(config["net"])
     optimizer = OPTIMIZER_NAMES.get(config["optimizer"], config["optimizer"])
     return f"{net}, {optimizer}, lr {config['lr']:g}"
 
@@ -67,6 +66,7 @@ def curve_figure(history: History, title: str) -> Figure:
     loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy of a batch")
     accuracy_axes.set(title="Accuracy", xlabel="epoch")
     finish(accuracy_axes)
+    accuracy_axes.legend()
     loss_axes.grid(alpha=0.3)
     return figure
 
@@ -82,7 +82,8 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
         plot_accuracy(val_axes, history, "val_acc", label)
     loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy of a batch")
     loss_axes.grid(alpha=0.3)
-    loss_axes.legend()
+    handles, labels = loss_axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=1 + (len(runs) > 3))
     for axes, title in ((train_axes, "Training accuracy"), (val_axes, "Validation accuracy")):
         axes.set(title=title, xlabel="epoch")
         finish(axes)
@@ -93,7 +94,8 @@ def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
     """Every THIN-th iteration's loss; more of a run too short to show as a curve so."""
     thin = max(1, min(THIN, len(history) // THIN))
     points = [(row["iteration"], row["loss"]) for row in history[::thin]]
-    axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
+    marker = "o" if len(points) == 1 else None  # a line of one point would not show
+    axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker, markersize=4)
 
 
 def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:
@@ -106,11 +108,10 @@ def finish(axes: Axes) -> None:
     """The look of an accuracy panel."""
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if np.size(axes.lines[0].get_xdata()) == 1:  # one epoch: nothing would set the axis's scale
-        axes.set_xlim(0, 2)
+    if max(np.size(line.get_xdata()) for line in axes.lines) < 2:  # nothing sets the axes' scale
+        axes.set(xlim=(0, 2), ylim=(0, 1))
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)
-    axes.legend()
 
 
 def activations_figure() -> Figure:
@@ -154,8 +155,7 @@ def check_target(out: Path) -> str:
     known = FigureCanvasBase.get_supported_filetypes()
     if kind not in known:
         raise ValueError(f"{out} should end in one of {', '.join(sorted(known))}: rename it")
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {out.parent} for {out.name}: make it first")
+    check_place(out)
     return kind
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .datasets import Dataset
+from .recipes import network_title
 from .runs import Run
 from .sources import find_data
 from .training import History, Losses
@@ -64,8 +65,7 @@ class TrainingDisplay:
             disable=not self.console.is_terminal,
         )
         self.task = self.live.add_task("", total=None)
-        self.started = time.perf_counter()
-        self.seen = (self.started, 0)  # when the loss was last shown, and the iterations by then
+        self.seen = (0.0, 0)  # when the loss was last shown, and the iterations by then
         self.before = (0.0, 0)  # the seconds and iterations of the epochs before
 
     def __enter__(self) -> TrainingDisplay:
@@ -76,8 +76,8 @@ class TrainingDisplay:
             f"{len(data.test)} test images"
         )
         self.say(
-            f"Training  {recipe.net} with {recipe.optimizer}, lr {recipe.lr:g}, batch size "
-            f"{recipe.batch_size}, {recipe.epochs} epochs, {run.settings.dtype}, "
+            f"Training  {network_title(recipe.net)} with {recipe.optimizer}, lr {recipe.lr:g}, "
+            f"batch size {recipe.batch_size}, {recipe.epochs} epochs, {run.settings.dtype}, "
             f"seed {run.settings.seed}"
         )
         self.say(f"Run       {run.folder}")
@@ -98,6 +98,9 @@ class TrainingDisplay:
     def iterations(self, done: int, total: int, losses: Losses) -> None:
         """The loss, the rate and the time left, now and then."""
         now = time.perf_counter()
+        if not self.seen[1]:  # the first may have waited for a compiler
+            self.seen = (now, done)
+            return
         then, before = self.seen
         if now - then < (REDRAW if self.console.is_terminal else PLAIN_EVERY):
             return
@@ -109,7 +112,7 @@ class TrainingDisplay:
             self.live.start()
             self.live.refresh()
         else:
-            left = (now - self.started) / done * (total - done)
+            left = (now - then) / (done - before) * (total - done)
             self.say(f"  iteration {done} / {total}  {loss}  {rate}  {left:.0f} s left")
 
     def epoch(self, number: int, epochs: int, history: History) -> None:

@@ -28,10 +28,11 @@ class Recipe:
     lr_decay_every: int = 1000
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "net", self.net.replace(" ", ""))
         for setting in ("lr", "lr_decay"):
             value = getattr(self, setting)
             if not 0 < value < math.inf:
-                raise ValueError(f"{setting} must be positive; got {value}")
+                raise ValueError(f"{setting} must be positive and finite; got {value}")
         for setting in ("batch_size", "epochs", "lr_decay_every"):
             value = getattr(self, setting)
             if value < 1:
@@ -61,6 +62,11 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"the recipe must be one of {', '.join(RECIPES)}; got {name!r}")
     return RECIPES[name]
+
+
+def network_title(net: str) -> str:
+    """The network that `--net` names, for a person."""
+    return {"tinynet": "TinyNet", "fcn": "FullyConnectedNetwork"}.get(net, f"MLP {net}")
 
 
 def build_network(

@@ -33,6 +33,17 @@ def check_free(folder: Path) -> None:
         raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
 
 
+def check_place(out: Path) -> None:
+    """ValueError where a file can't be written at that path."""
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} for {out.name}: make it first")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; a file is to be written: name one in it")
+    if not os.access(out if out.exists() else parent, os.W_OK):
+        raise ValueError(f"{out} may not be written: name another place")
+
+
 def free_folder(parent: Path, name: str) -> Path:
     """parent/name, or the first of parent/name-2, -3, ... that doesn't exist."""
     folder, n = parent / name, 1

@@ -166,7 +166,7 @@ class Run:
             "device": self.backend.device_name(),
             "threads": processors(),
             "data": str(data.folder.resolve()),
-            "data_sha256": {name: sha256(data.folder / name) for name in (TRAIN_FILE, TEST_FILE)},
+            "data_sha256": data_hashes(data.folder),
             "versions": versions(),
         }
 
@@ -249,6 +249,11 @@ class Recorder:
             plot_runs([self.run.folder], self.run.folder / "curves.png")
 
 
+def data_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of a data set's files."""
+    return {name: sha256(folder / name) for name in (TRAIN_FILE, TEST_FILE)}
+
+
 def on_device(backend: Backend, split: Split, dtype: str, mean: Any) -> Batches:
     """A split as batches on a backend's device, centred on the mean image."""
     return Batches.of(backend, split.images, split.labels, dtype, mean)
@@ -281,8 +286,9 @@ def load_run(
 
 def evaluate_run(
     folder: Path, data_folder: Path | None, backend: str | Backend | None
-) -> tuple[Dataset, dict[str, tuple[float, float]]]:
-    """The data, and (loss, accuracy) of a run's best weights on its validation and test splits.
+) -> tuple[Dataset, dict[str, tuple[float, float]], bool]:
+    """The data, (loss, accuracy) of a run's best weights on its validation and test splits, and
+    whether the data's files are those that the run was trained with.
 
     data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
     """
@@ -295,10 +301,11 @@ def evaluate_run(
     val_size = config["val_size"] if data_folder is None else None
     data = load_dataset(data_folder or Path(config["data"]), val_size)
     loss_func = CrossEntropy(backend=model.backend)
-    return data, {
+    scores = {
         split: evaluate(model, loss_func, on_device(model.backend, part, config["dtype"], mean))
         for split, part in (("val", data.val), ("test", data.test))
     }
+    return data, scores, data_hashes(data.folder) == config.get("data_sha256")
 
 
 def versions(others: Sequence[str] = ()) -> dict[str, str]:

@@ -12,8 +12,14 @@ Progress = Callable[[int, int], None]
 
 
 def data_root() -> Path:
-    """The folder for data: what MLPKIT_DATA names, or data/ where the command runs."""
-    return Path(os.environ.get("MLPKIT_DATA") or "data")
+    """The folder for data: what MLPKIT_DATA names, or data/ where the command runs. DataError where
+    MLPKIT_DATA names no folder, which a slip of the pen would make."""
+    named = os.environ.get("MLPKIT_DATA")
+    if named and not Path(named).is_dir():
+        raise DataError(
+            f"MLPKIT_DATA should name a folder; there is none at {named}: make it first"
+        )
+    return Path(named or "data")
 
 
 def has_data(folder: Path) -> bool:
@@ -55,6 +61,7 @@ def find_data(
             make(folder, progress=progress)
         return folder
     folder = Path(choice)
-    if not folder.is_dir():
-        raise DataError(f"--data takes svhn, synthetic or a folder; there is no folder {choice}")
+    if not choice or not folder.is_dir():
+        what = f"{choice} is a file" if choice and folder.exists() else f"no folder is {choice!r}"
+        raise DataError(f"--data takes svhn, synthetic or a folder; {what}")
     return folder

@@ -86,9 +86,14 @@ class Losses:
             bad = np.flatnonzero(~np.isfinite(values))
             if bad.size:
                 recorded += map(float, values[: bad[0]])
+                cause = (
+                    "training diverged; lower the learning rate (lr)"
+                    if recorded
+                    else "before any update: the images or the initial parameters hold numbers "
+                    "that are too large, infinite or NaN; mend those"
+                )
                 raise TrainingDiverged(
-                    f"the loss became {values[bad[0]]} at iteration {len(recorded) + 1}: training "
-                    "diverged; lower the learning rate (lr)",
+                    f"the loss became {values[bad[0]]} at iteration {len(recorded) + 1}: {cause}",
                     self.history,
                 )
             recorded += map(float, values)

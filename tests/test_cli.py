@@ -138,7 +138,7 @@ def test_a_run_from_end_to_end(mlpkit: Mlpkit, data: str, tmp_path: Path) -> Non
         == f"Data      {data}: {TRAIN - VAL} training, {VAL} validation, {TEST} test images"
     )
     assert lines[2] == (
-        "Training  8 with adam, lr 0.0005, batch size 10, 3 epochs, float32, seed 123"
+        "Training  MLP 8 with adam, lr 0.0005, batch size 10, 3 epochs, float32, seed 123"
     )
     assert lines[3] == "Run       runs/8-adam"
     ends = [row for row in history(run) if row["lr"]]
@@ -194,10 +194,11 @@ STARTS: dict[str, tuple[str, str, str, float, int]] = {
     "--recipe rmsprop": ("rmsprop", "fcn", "rmsprop", 5e-4, 32),
     "--recipe adam": ("adam", "fcn", "adam", 5e-4, 32),
     "": ("adam", "fcn", "adam", 5e-4, 32),
+    "--optimizer rmsprop --lr 0.25": ("fcn-rmsprop", "fcn", "rmsprop", 0.25, 32),
     "--lr 0.5": ("adam", "fcn", "adam", 0.5, 32),
-    "--optimizer sgd": ("fcn-sgd", "fcn", "sgd", 5e-4, 32),
+    "--optimizer sgd": ("fcn-sgd", "fcn", "sgd", 1e-2, 32),
     "--net 4,4": ("4,4-adam", "4,4", "adam", 5e-4, 32),
-    "--net 4 --keep-prob 0.5 --optimizer sgdm": ("4-sgdm", "4", "sgdm", 5e-4, 32),
+    "--net 4 --keep-prob 0.5 --optimizer sgdm": ("4-sgdm", "4", "sgdm", 1e-2, 32),
     "--net 4 --keep-prob 1 --optimizer rmsprop": ("4-rmsprop", "4", "rmsprop", 5e-4, 32),
     "--net 4,4,4 --dtype float64 --batch-size 57": ("4,4,4-adam", "4,4,4", "adam", 5e-4, 57),
     "--net 4 --backend numpy --val-size 20 --train-size 40": ("4-adam", "4", "adam", 5e-4, 32),
@@ -241,12 +242,12 @@ BAD: dict[str, str] = {
     "--batch-size -1": "batch_size must be at least 1; got -1",
     "--epochs 0": "epochs must be at least 1; got 0",
     "--epochs -2": "epochs must be at least 1; got -2",
-    "--lr 0": "lr must be positive; got 0.0",
-    "--lr -1": "lr must be positive; got -1.0",
-    "--lr nan": "lr must be positive; got nan",
-    "--lr inf": "lr must be positive; got inf",
-    "--lr-decay 0": "lr_decay must be positive; got 0.0",
-    "--lr-decay nan": "lr_decay must be positive; got nan",
+    "--lr 0": "lr must be positive and finite; got 0.0",
+    "--lr -1": "lr must be positive and finite; got -1.0",
+    "--lr nan": "lr must be positive and finite; got nan",
+    "--lr inf": "lr must be positive and finite; got inf",
+    "--lr-decay 0": "lr_decay must be positive and finite; got 0.0",
+    "--lr-decay nan": "lr_decay must be positive and finite; got nan",
     "--lr-decay-every 0": "lr_decay_every must be at least 1; got 0",
     "--keep-prob -0.1": "in [0, 1]; got -0.1",
     "--keep-prob 1.1": "in [0, 1]; got 1.1",
@@ -266,7 +267,8 @@ BAD: dict[str, str] = {
     "--train-size 58": "holds 57 images; got a train size of 58: ask for 1 to 57",
     "--val-size 0": "val_size must be at least 1; got 0",
     "--val-size 60": "holds 60 images; got a validation size of 60: ask for 1 to 59",
-    "--data nowhere": "--data takes svhn, synthetic or a folder; there is no folder nowhere",
+    "--data nowhere": "--data takes svhn, synthetic or a folder; no folder is 'nowhere'",
+    "--data=": "--data takes svhn, synthetic or a folder; no folder is ''",
     "--data svhn": "data holds no SVHN: `mlpkit data fetch` downloads it",
     "--net 99999999999": "the memory is too small: ",
 }

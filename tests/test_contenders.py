@@ -23,7 +23,7 @@ STEPS = 6
 
 def losses(name: str, workload: str, optimizer: str) -> np.ndarray:
     """A contender's first losses."""
-    batch_size = WORKLOADS[workload][0]
+    batch_size = WORKLOADS[workload]
     if name.startswith("mlpkit"):
         run = CONTENDERS[name](workload, optimizer, batch_size, DATA)
     else:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlpkit import eval_numerical_gradient, eval_numerical_gradient_array, rel_error
+from mlpkit import (
+    MLP,
+    Dropout,
+    check_gradients,
+    eval_numerical_gradient,
+    eval_numerical_gradient_array,
+    rel_error,
+)
 from mlpkit_backends import Backend
 
 X = np.linspace(-1, 2, 6).reshape(2, 3)
@@ -64,3 +71,27 @@ def test_integers_would_lose_the_step() -> None:
 def test_rel_error_of_two_shapes() -> None:
     with pytest.raises(ValueError, match=r"one shape; got \(2, 2\) and \(2,\)"):
         rel_error(np.ones((2, 2)), np.ones(2), backend="numpy")
+
+
+def test_x_is_restored_whatever_f_raises(backend: Backend) -> None:
+    x = backend.asarray(X.copy())
+
+    def fails(x):
+        raise ArithmeticError
+
+    for check in (
+        lambda: eval_numerical_gradient(fails, x, verbose=False),
+        lambda: eval_numerical_gradient_array(fails, x, x),
+    ):
+        with pytest.raises(ArithmeticError):
+            check()
+        assert np.array_equal(backend.to_numpy(x), X)
+
+
+def test_a_check_changes_no_later_mask(backend: Backend) -> None:
+    model = MLP((6, 5, 3), keep_prob=0.5, dropout_seed=7, seed=1)
+    (dropout,) = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
+    dropout.step = 4
+    x = backend.asarray(np.ones((2, 6)))
+    check_gradients(model, x, backend.asarray([0, 1]))
+    assert (dropout.seed, dropout.step) == (7, 4)

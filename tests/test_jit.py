@@ -27,10 +27,10 @@ print(w[0, 0], sum(backward_rows.stats.cache_misses.values()))
 """
 
 
-def run(folder: Path, **environment: str) -> list[str]:
-    """What CODE prints with the package that lies in the folder."""
+def run(folder: Path, code: str = CODE, **environment: str) -> list[str]:
+    """What the code prints with the packages that lie in the folder, or are installed."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": str(folder)} | environment,
         cwd=folder,
         capture_output=True,
@@ -59,3 +59,22 @@ def test_where_nothing_can_be_written_a_folder_goes_with_the_process(tmp_path: P
     given = {"NUMBA_CACHE_DIR": str(file / "below"), "TMPDIR": str(tmp_path)}
     assert run(tmp_path, **given) == ["-0.5", "1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", PACKAGE.name]
+
+
+TRAIN = """
+import numpy as np
+from mlpkit import MLP, Adam, Batches, CrossEntropy, fit
+from mlpkit_backends import load
+backend, rng = load("numba"), np.random.default_rng(0)
+split = Batches.of(backend, rng.standard_normal((640, 60)), rng.integers(0, 10, 640), "float32")
+model = MLP((60, 50, 10), 0.05, seed=1, dtype="float32", backend=backend)
+loss = CrossEntropy(backend=backend)
+fit(model, loss, Adam(model, 5e-3), split, split, batch_size=32, epochs=5, seed=1)
+for _, p in model.parameters():
+    print(p.tobytes().hex())
+"""
+
+
+def test_the_first_run_has_the_bits_of_the_next(tmp_path: Path) -> None:
+    one, two = (run(tmp_path, TRAIN, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert one == two

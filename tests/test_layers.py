@@ -176,3 +176,28 @@ def test_the_slope_may_be_changed() -> None:
     layer = LeakyReLU(0.1, backend="numpy")
     layer.negative_slope = 0.5
     assert layer.forward(np.array([-1.0])).tolist() == [-0.5]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LeakyReLU(np.float64(0.1)),
+        lambda: ELU(np.float64(0.1)),
+        lambda: SELU(np.float64(1.6), np.float64(1.05)),
+        lambda: Dropout(np.float64(0.5), seed=1),
+    ],
+)
+def test_settings_of_numpys_own_leave_the_dtype_alone(backend: Backend, make) -> None:
+    x = backend.asarray(np.linspace(-1, 1, 6), "float32")
+    layer = make()
+    assert backend.to_numpy(layer.forward(x)).dtype == np.float32
+    assert backend.to_numpy(layer.backward(x)).dtype == np.float32
+
+
+def test_a_bias_of_another_shape(backend: Backend) -> None:
+    layer = FullyConnected(4, 3, name="fc")
+    layer.params["fc_b"] = backend.asarray(np.zeros(1))
+    with pytest.raises(
+        ValueError, match=r"fc_b should have the shape \(3,\).*got \(1,\)"
+    ):
+        layer.forward(backend.asarray(np.zeros((2, 4))))

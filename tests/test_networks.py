@@ -196,3 +196,22 @@ def test_a_sequence_takes_layers() -> None:
 def test_a_dtype_of_numpys_will_do() -> None:
     layer = FullyConnected(2, 2, dtype=np.float32, backend="numpy")
     assert layer.params["fc_w"].dtype == np.float32
+
+
+def test_one_seed_decides_weights_and_masks(backend: Backend) -> None:
+    x = backend.asarray(np.ones((4, 12)))
+    one, two, other = (
+        backend.to_numpy(MLP((12, 30, 4), keep_prob=0.5, **seeds).forward(x))
+        for seeds in ({"seed": 1}, {"seed": 1}, {"seed": 1, "dropout_seed": 2})
+    )
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_a_parameter_dict_that_was_replaced_is_what_counts(backend: Backend) -> None:
+    model = MLP((3, 2), seed=1)
+    layer = model.net.layers[1]
+    layer.params = {"fc1_w": layer.params["fc1_w"]}
+    assert list(model.net.gather_params()) == ["fc1_w"]
+    with pytest.raises(KeyError, match="no parameter 'fc1_b' in this network; it has: fc1_w"):
+        model.net.get_params("fc1_b")

@@ -96,7 +96,7 @@ def test_adam_counts_its_steps(backend: Backend) -> None:
 @pytest.mark.parametrize("lr", [0, -1e-3, float("nan")])
 @pytest.mark.parametrize("optimizer", [SGD, SGDM, RMSProp, Adam])
 def test_lr_must_be_positive(optimizer: type[Optimizer], lr: float) -> None:
-    with pytest.raises(ValueError, match=f"learning rate, must be positive; got {lr}"):
+    with pytest.raises(ValueError, match=f"learning rate, must be positive and finite; got {lr}"):
         optimizer(Sequential(), lr)
 
 
@@ -107,3 +107,30 @@ def test_defaults_are_the_contracts() -> None:
     assert (RMSProp(net).lr, RMSProp(net).decay, RMSProp(net).eps) == (1e-2, 0.99, 1e-8)
     a = Adam(net)
     assert (a.lr, a.beta1, a.beta2, a.t, a.eps) == (1e-3, 0.9, 0.999, 0, 1e-8)
+
+
+@pytest.mark.parametrize("kind", [SGDM, RMSProp, Adam])
+def test_state_and_gradients_of_another_shape(backend: Backend, kind: type[Optimizer]) -> None:
+    net = Sequential(FullyConnected(4, 3, name="fc"))
+    optimizer = kind(net)
+    (layer,) = net.layers
+    for name, p in layer.params.items():
+        layer.grads[name] = backend.copy(p)
+    layer.grads["fc_w"] = backend.asarray(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match=r"gradient of fc_w should have .*\(4, 3\); got \(1, 3\)"):
+        optimizer.step()
+    layer.grads["fc_w"] = backend.asarray(np.zeros((4, 3)))
+    optimizer.states()[0]["fc_w"] = backend.asarray(np.zeros((3, 4)))
+    with pytest.raises(ValueError, match=rf"{kind.__name__}'s state of fc_w .*got \(3, 4\)"):
+        optimizer.step()
+
+
+def test_a_learning_rate_of_numpys_own_leaves_the_dtype_alone(backend: Backend) -> None:
+    net = Sequential(FullyConnected(4, 3, name="fc", seed=1, dtype="float32"))
+    (layer,) = net.layers
+    before = {name: backend.to_numpy(p).copy() for name, p in layer.params.items()}
+    layer.grads = {name: backend.copy(p) for name, p in layer.params.items()}
+    SGD(net, np.float64(0.1)).step()
+    for name, w in before.items():
+        expected = w - np.float32(0.1) * w
+        assert np.array_equal(backend.to_numpy(layer.params[name]), expected)

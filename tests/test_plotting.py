@@ -106,7 +106,8 @@ def test_several_runs_panels(tmp_path: Path) -> None:
         assert points(axes) == [
             (list(range(1, n + 1)), [e / unit for e in range(1, n + 1)]) for n in (3, 5)
         ]
-    assert all(legend(axes) == ["first", "second"] for axes in figure.axes)
+    (shared,) = figure.legends  # one for all three
+    assert [text.get_text() for text in shared.get_texts()] == ["first", "second"]
     titles = ["Training loss", "Training accuracy", "Validation accuracy"]
     assert [axes.get_title() for axes in figure.axes] == titles
     assert [axes.get_xlabel() for axes in figure.axes] == ["iteration", "epoch", "epoch"]
@@ -229,3 +230,12 @@ def test_samples_are_ten_of_each_digit() -> None:
         (picture,) = shown[place]
         np.testing.assert_array_equal(picture.get_array(), images[image])
     assert [figure.axes[10 * digit].get_ylabel() for digit in range(10)] == list("0123456789")
+
+
+def test_a_run_of_one_epoch_beside_a_longer_one_hides_nothing(tmp_path: Path) -> None:
+    short, long = make_run(tmp_path / "one", epochs=1), make_run(tmp_path / "two", epochs=5)
+    figure = comparison_figure([("short", read_history(short)), ("long", read_history(long))])
+    for axes in figure.axes[1:]:
+        low, high = axes.get_xlim()
+        assert low <= 1
+        assert high >= 5

@@ -79,6 +79,9 @@ def test_the_environment_names_the_folder(
 ) -> None:
     monkeypatch.setenv("MLPKIT_DATA", str(tmp_path / "elsewhere"))
     fill(Path("data"))
+    with pytest.raises(DataError, match=r"MLPKIT_DATA should name a folder; there is none at "):
+        find_data()
+    (tmp_path / "elsewhere").mkdir()
     assert find_data(say=lambda line: None) == tmp_path / "elsewhere" / "synthetic"
     fill(tmp_path / "elsewhere")
     assert find_data() == find_data("svhn") == tmp_path / "elsewhere"
@@ -88,7 +91,7 @@ def test_the_environment_names_the_folder(
     ("choice", "said"),
     [
         ("svhn", "data holds no SVHN: `mlpkit data fetch`"),
-        ("nope", "there is no folder nope"),
+        ("nope", "takes svhn, synthetic or a folder; no folder is 'nope'"),
         ("a.mat", "svhn, synthetic or a folder"),
     ],
 )

@@ -99,9 +99,10 @@ def test_numba_is_not_told_another_number_once_it_runs(monkeypatch: pytest.Monke
     assert "NUMBA_NUM_THREADS" not in os.environ
 
 
-@pytest.mark.parametrize("count", [0, -2])
-def test_fewer_than_one(count: int) -> None:
-    with pytest.raises(ValueError, match=f"must be at least 1; got {count}"):
+@pytest.mark.parametrize("count", [0, -2, 17, 1000])
+@pytest.mark.usefixtures("sixteen")
+def test_a_number_that_cannot_be(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"must be from 1 to the 16 processors.*; got {count}"):
         threads.use_threads(count)
 
 

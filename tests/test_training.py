@@ -296,3 +296,64 @@ def test_a_data_dict_that_is_none(data_dict: dict[str, object], message: str) ->
     model = MLP((48, 3), seed=1, backend="numpy")
     with pytest.raises(ValueError, match=message):
         train_net(data_dict, model, CrossEntropy(backend="numpy"), SGD(model), 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "mean", "message"),
+    [
+        (IMAGES, LABELS[:, None], MEAN, r"whole numbers \(N,\).*got int64 \(50, 1\)"),
+        (IMAGES, LABELS + 0.5, MEAN, r"whole numbers \(N,\).*got float64 \(50,\)"),
+        (IMAGES / 255, LABELS, MEAN, "a mean image is for uint8 images.* these are float64"),
+    ],
+)
+def test_what_is_no_batch(backend: Backend, images, labels, mean, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Batches.of(backend, images, labels, "float64", mean)
+
+
+def test_lists_are_as_good_as_arrays(backend: Backend) -> None:
+    model = MLP((2, 3), seed=1)
+    x = np.random.default_rng(0).standard_normal((9, 2))
+    labels = backend.to_numpy(model.forward(backend.asarray(x), False)).argmax(axis=1)
+    assert compute_acc(model, x.tolist(), labels.tolist()) == 1.0
+
+
+@pytest.mark.parametrize("labels", [LABELS[:, None], LABELS + 0.5])
+def test_accuracy_needs_one_whole_number_an_image(backend: Backend, labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="labels should be whole numbers"):
+        compute_acc(MLP((48, 3), seed=1), IMAGES / 255, labels)
+
+
+@pytest.mark.parametrize("num_samples", [0, -5])
+def test_accuracy_of_no_sample(num_samples: int) -> None:
+    with pytest.raises(ValueError, match=f"num_samples must be at least 1.*got {num_samples}"):
+        compute_acc(MLP((48, 3), seed=1), IMAGES / 255, LABELS, num_samples)
+
+
+def test_all_is_on_one_backend(backend: Backend) -> None:
+    model, here = MLP((48, 3), seed=1), Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    other = load("numba" if backend.name == "numpy" else "numpy")
+    there = Batches.of(other, IMAGES, LABELS, "float64", MEAN)
+    for loss, splits in (
+        (CrossEntropy(), (there, here)),
+        (CrossEntropy(), (here, there)),
+        (CrossEntropy(backend=other), (here, here)),
+    ):
+        with pytest.raises(ValueError, match=f"should be on one backend; got .* on {other.name}"):
+            fit(model, loss, SGD(model), *splits, batch_size=8, epochs=1, seed=0)
+
+
+def test_batches_are_of_the_models_dtype(backend: Backend) -> None:
+    model, split = MLP((48, 3), seed=1), Batches.of(backend, IMAGES, LABELS, "float32", MEAN)
+    with pytest.raises(ValueError, match=r"batches should be float64, .*; got float32"):
+        fit(model, CrossEntropy(), SGD(model), split, split, batch_size=8, epochs=1, seed=0)
+
+
+def test_numbers_that_are_none_from_the_start_are_not_the_learning_rates_fault() -> None:
+    model = MLP((48, 3), seed=1, backend="numpy")
+    split = Batches.of(model.backend, IMAGES * np.nan, LABELS, "float64")
+    loss = CrossEntropy(backend="numpy")
+    with pytest.raises(
+        TrainingDiverged, match=r"nan at iteration 1: before any update"
+    ):
+        fit(model, loss, SGD(model), split, split, batch_size=8, epochs=1, seed=0)

@@ -27,8 +27,12 @@ def use_threads(count: int | None = None) -> None:
         count = processors()
         if count == (os.cpu_count() or 1):
             return
-    if count < 1:
-        raise ValueError(f"the number of threads must be at least 1; got {count}")
+    most = os.cpu_count() or 1
+    if not 1 <= count <= most:
+        raise ValueError(
+            f"the number of threads must be from 1 to the {most} processors of this machine; "
+            f"got {count}"
+        )
     os.environ[VARIABLE] = str(count)
     for name in LIBRARIES:
         os.environ[name] = str(count)

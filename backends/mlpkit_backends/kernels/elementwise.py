@@ -1,8 +1,9 @@
 """numba transcriptions of the base's elementwise ops, dropout, loss and updates.
 
 Each formula is base.py's op of the same name; the tests hold them together. They are compiled with
-NumPy's rules for division, as a check for zero would keep them from using vector instructions, and
-may fuse a product with the sum that follows it.
+NumPy's rules for division, as a check for zero would keep them from using vector instructions.
+Products and sums are not fused: which of two products is would differ between the code that a
+process compiles and the code that the next one finds in the cache, and so would the bits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _, LEAKY_RELU, RELU, ELU, SELU, SIGMOID, TANH = range(len(OPS))
 UPDATES = ("sgd_update", "sgdm_update", "rmsprop_update", "adam_update")
 SGD, SGDM, RMSPROP, _ = range(len(UPDATES))
 
-compiled = jit(error_model="numpy", fastmath={"contract"})
+compiled = jit(error_model="numpy")
 
 
 @compiled

@@ -197,7 +197,5 @@ def test_settings_of_numpys_own_leave_the_dtype_alone(backend: Backend, make) ->
 def test_a_bias_of_another_shape(backend: Backend) -> None:
     layer = FullyConnected(4, 3, name="fc")
     layer.params["fc_b"] = backend.asarray(np.zeros(1))
-    with pytest.raises(
-        ValueError, match=r"fc_b should have the shape \(3,\).*got \(1,\)"
-    ):
+    with pytest.raises(ValueError, match=r"fc_b should have the shape \(3,\).*got \(1,\)"):
         layer.forward(backend.asarray(np.zeros((2, 4))))

@@ -353,7 +353,5 @@ def test_numbers_that_are_none_from_the_start_are_not_the_learning_rates_fault()
     model = MLP((48, 3), seed=1, backend="numpy")
     split = Batches.of(model.backend, IMAGES * np.nan, LABELS, "float64")
     loss = CrossEntropy(backend="numpy")
-    with pytest.raises(
-        TrainingDiverged, match=r"nan at iteration 1: before any update"
-    ):
+    with pytest.raises(TrainingDiverged, match=r"nan at iteration 1: before any update"):
         fit(model, loss, SGD(model), split, split, batch_size=8, epochs=1, seed=0)

@@ -3,16 +3,15 @@
 The ops are the base's. What is saved is what costs most on a CPU: a new array of the weights' size
 each step (its pages have to be mapped first), passes over it that leave the cache, and the gradient
 of the images, which nothing needs. SGD's gradient is never stored: the product adds it to the
-weights. All products go through SciPy's BLAS: NumPy brings one of its own, whose waiting threads
-would get in the way of the other's.
+weights.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import get_blas_funcs
 
 from .base import Array, Backend
+from .blas import add_product, product
 from .plan import Block, Plan, Program
 
 CACHED = 1 << 16  # elements of a parameter to update at a time
@@ -23,7 +22,6 @@ class BufferedStep:
 
     def __init__(self, backend: Backend, plan: Plan, program: Program) -> None:
         self.backend, self.plan, self.program = backend, plan, program
-        self.gemm = get_blas_funcs("gemm", dtype=np.dtype(plan.dtype))
         self.gradients = [
             None if program.update == "sgd_update" else np.empty_like(block.w)
             for block in program.blocks
@@ -45,7 +43,7 @@ class BufferedStep:
         labels = backend.gather(plan.labels, index)
         kept = []
         for block in blocks:
-            z = self.product(x, block.w)
+            z = product(x, block.w)
             z += block.b
             h, mask = self.activate(block, z)
             kept.append((x, z, mask))
@@ -59,7 +57,7 @@ class BufferedStep:
                 d = backend.dropout(d, mask, block.dropout.keep_prob)
             if block.op is not None:
                 d = getattr(backend, f"{block.op}_backward")(d, z, *block.settings)
-            dx = self.product(d, block.w, transposed=True) if i > 0 else None
+            dx = product(d, block.w.T) if i > 0 else None
             self.update(i, x, d, row)
             d = dx
         return loss
@@ -76,20 +74,15 @@ class BufferedStep:
         masks.step += 1
         return self.backend.dropout(h, mask, masks.keep_prob), mask
 
-    def product(self, x: Array, w: Array, transposed: bool = False) -> Array:
-        """x w, or x wᵀ. Fortran's matrices are the transposes of ours, so BLAS makes the result's
-        transpose from theirs."""
-        return self.gemm(1.0, w.T, x.T, trans_a=transposed).T
-
     def update(self, i: int, x: Array, d: Array, row: list[float]) -> None:
         """Update block i's parameters from its input x and the gradient d of its z."""
         block, dw = self.program.blocks[i], self.gradients[i]
         op = getattr(self.backend, self.program.update)
         op(block.b, d.sum(axis=0), *block.b_state, *row)
         if dw is None:
-            self.gemm(-row[0], d.T, x.T, trans_b=1, beta=1.0, c=block.w.T, overwrite_c=1)
+            add_product(-row[0], x, d, 1.0, block.w)
             return
-        self.gemm(1.0, d.T, x.T, trans_b=1, c=dw.T, overwrite_c=1)
+        add_product(1.0, x, d, 0.0, dw)
         rows = max(1, CACHED // dw.shape[1])
         for first in range(0, len(dw), rows):
             part = slice(first, first + rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 
 from .base import Array, Backend, Step
+from .blas import product
 from .plan import Plan, Program
 
 
@@ -28,9 +29,15 @@ class NumpyBackend(Backend):
         return x
 
     def affine(self, x: Array, w: Array, b: Array) -> Array:
-        y = x @ w
+        y = product(x, w)
         y += b
         return y
+
+    def affine_input_gradient(self, dy: Array, w: Array) -> Array:
+        return product(dy, w.T)
+
+    def affine_parameter_gradients(self, dy: Array, x: Array) -> tuple[Array, Array]:
+        return product(x.T, dy), dy.sum(axis=0)
 
     def leaky_relu(self, x: Array, alpha: float) -> Array:
         if not 0 < alpha <= 1 or not x.ndim:  # 0 times infinity is no number

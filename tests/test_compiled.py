@@ -352,6 +352,42 @@ def test_the_product_of_a_small_batch(batch: int, inputs: int, columns: int, dty
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("batch", "inputs", "columns"),
+    [(64, 304, 1100), (61, 128, 96), (7, 5, 50), (8, 129, 47), (3, 9, 4)],
+)
+def test_the_gradient_of_a_small_batch(batch: int, inputs: int, columns: int, dtype: str) -> None:
+    pytest.importorskip("numba")
+    from mlpkit_backends.kernels.gemm import gemm_address
+    from mlpkit_backends.kernels.product import REGISTER, add_gradient
+
+    if not REGISTER:
+        pytest.skip("this processor's vector registers are not ones that the tiles are made for")
+    x = RNG.standard_normal((batch, inputs)).astype(dtype)
+    d = RNG.standard_normal((batch, columns)).astype(dtype)
+    w = RNG.standard_normal((inputs, columns)).astype(dtype)
+    expected = w - 0.25 * np.einsum("nd,nm->dm", x.astype(np.float64), d.astype(np.float64))
+    rest = w[:2].copy()
+    add_gradient(gemm_address(dtype), -0.25, x[:, 2:], d, w[2:])
+    tolerance = {"float64": 1e-13, "float32": 1e-5}[dtype] * batch
+    np.testing.assert_allclose(w[2:], expected[2:], rtol=tolerance, atol=tolerance)
+    assert np.array_equal(w[:2], rest)
+
+
+def test_small_changes_of_large_weights_are_not_lost() -> None:
+    pytest.importorskip("numba")
+    from mlpkit_backends.kernels.gemm import gemm_address
+    from mlpkit_backends.kernels.product import REGISTER, add_gradient
+
+    if not REGISTER:
+        pytest.skip("this processor's vector registers are not ones that the tiles are made for")
+    # Each of 64 changes is less than half of what 1 can take in float32; together they are not.
+    x, d, w = np.ones((64, 8), "f4"), np.full((64, 48), 2.0**-26, "f4"), np.ones((8, 48), "f4")
+    add_gradient(gemm_address("float32"), 1.0, x, d, w)
+    assert (w == np.float32(1 + 2.0**-20)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_same_bits_every_time(compiled: Backend, dtype: str) -> None:
     one, two = (train(mlp(WIDTHS["large"]), "Adam", compiled, dtype, False) for _ in range(2))
     assert np.array_equal(one[0], two[0])

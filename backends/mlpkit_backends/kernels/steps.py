@@ -26,19 +26,20 @@ from .elementwise import (
 )
 from .gemm import gemm
 from .jit import jit
-from .product import LARGEST_BATCH, NARROWEST, product_columns, transpose
+from .product import add_gradient, product_columns, tiles_fit, transpose
 
 # Elements of a weight matrix from which on workers share it; below, they would wait for each other
 # longer than they work. SGD's update is part of a product and takes less time to begin with.
 SHARED, SHARED_BY_SGD = 1 << 17, 1 << 19
-ROWS = 384  # of a weight matrix, whose gradient is made and used at a time
+# Rows of a weight matrix whose gradient is made and used at a time, by BLAS and in tiles.
+ROWS, TILED_ROWS = 384, 64
 
 
 @jit(parallel=True)
 def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -> None:
     """z ← x w, each worker a block of columns. room: for xᵀ, flat."""
     size, (inputs, columns) = x.shape[0], w.shape
-    if size > LARGEST_BATCH or columns < NARROWEST:
+    if not tiles_fit(size, columns):
         for p in prange(workers):
             first, last = p * columns // workers, (p + 1) * columns // workers
             gemm(blas, 1.0, x, False, w[:, first:last], False, 0.0, z[:, first:last])
@@ -59,13 +60,22 @@ def backward_rows(
     empty, then w and its state m, v updated from xᵀ d. dw: room for ROWS rows of it, flat."""
     if dx.shape[0] > 0:
         gemm(blas, 1.0, d, False, w, True, 0.0, dx)
+    tiled = tiles_fit(d.shape[0], d.shape[1])
     if rule == SGD:
-        gemm(blas, -row[0], x, True, d, False, 1.0, w)
+        if tiled:
+            add_gradient(blas, -row[0], x, d, w)
+        else:
+            gemm(blas, -row[0], x, True, d, False, 1.0, w)
         return
-    for first in range(0, w.shape[0], ROWS):
-        last = min(first + ROWS, w.shape[0])
+    rows = TILED_ROWS if tiled else ROWS
+    for first in range(0, w.shape[0], rows):
+        last = min(first + rows, w.shape[0])
         part = dw[: (last - first) * w.shape[1]].reshape(last - first, w.shape[1])
-        gemm(blas, 1.0, x[:, first:last], True, d, False, 0.0, part)
+        if tiled:
+            part[:] = 0
+            add_gradient(blas, 1.0, x[:, first:last], d, part)
+        else:
+            gemm(blas, 1.0, x[:, first:last], True, d, False, 0.0, part)
         update(rule, row, w[first:last], part, m[first:last], v[first:last])
 
 

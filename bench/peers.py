@@ -2,7 +2,8 @@
 
     python bench/peers.py [--rounds 5] [--seconds 2] [--workload tinynet] [--optimizer sgd]
 
-Needs `pip install -e ".[bench]"`. Each contender is a process of its own with all cores; in each
+Needs `pip install -e ".[bench]"`. Where OPENBLAS_CORETYPE is set, NumPy's and SciPy's BLAS run slower
+than they could: unset it. Each contender is a process of its own with all cores; in each
 round each has its turn, so that what else the machine does falls on all alike. A row's ratios are
 medians over the rounds of mlpkit's rate to that contender's in the same round. Writes
 bench/results/cpu-PROCESSOR.json and .png.
@@ -14,6 +15,8 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +65,12 @@ class Contender:
 
     def __init__(self, name: str, workload: str, optimizer: str) -> None:
         self.name, self.rates = name, list[float]()
+        self.errors = tempfile.TemporaryFile("w+")  # a pipe would fill up, and stop it
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", name, workload, optimizer],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
         )
         assert self.process.stdin is not None
@@ -76,28 +80,38 @@ class Contender:
 
     def go(self, seconds: float) -> None:
         """Take a turn."""
-        self.input.write(f"{seconds}\n")
-        self.input.flush()
-        self.rates.append(float(self.output.readline()))
+        if not self.runs:
+            return
+        try:
+            self.input.write(f"{seconds}\n")
+            self.input.flush()
+            self.rates.append(float(self.output.readline()))
+        except (OSError, ValueError):  # it has ended
+            self.runs = False
 
     def stop(self) -> str:
         """End the process; what it said last, where it couldn't run."""
-        _, said = self.process.communicate()
-        return said.strip().splitlines()[-1] if said.strip() else ""
+        with suppress(OSError):
+            self.process.communicate()
+        self.errors.seek(0)
+        said = self.errors.read().strip()
+        self.errors.close()
+        return said.splitlines()[-1] if said else "it ended without a word"
 
 
 def compare(workload: str, optimizer: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Every contender's rates and its ratio to mlpkit, on one workload and optimizer."""
     names = [name for name in CONTENDERS if (name, optimizer) not in LACKING]
     contenders = [Contender(name, workload, optimizer) for name in names]
-    running = [contender for contender in contenders if contender.runs]
     for _ in range(rounds):
-        for contender in running:
+        for contender in contenders:
             contender.go(seconds)
-    (ours,) = [contender.rates for contender in running if contender.name == OURS]
+    said_last = [contender.stop() for contender in contenders]
+    ours = contenders[names.index(OURS)].rates
+    if len(ours) < rounds:
+        raise SystemExit(f"{OURS} couldn't run: {said_last[names.index(OURS)]}")
     rows = []
-    for contender in contenders:
-        said = contender.stop()
+    for contender, said in zip(contenders, said_last, strict=True):
         if not contender.runs:
             print(f"{contender.name} left out: {said}", file=sys.stderr)
             continue

@@ -130,8 +130,21 @@ def result(case: Case, rates: list[float]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on and with."""
-    return {"processor": processor_name(), "threads": processors(), "versions": versions()}
+    """What the figures were measured on and with. blas: the processor that each BLAS was made for,
+    of those that NumPy and SciPy bring."""
+    from threadpoolctl import threadpool_info
+
+    blas = {
+        f"{pool['internal_api']} {pool['version']}": pool.get("architecture")
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    }
+    return {
+        "processor": processor_name(),
+        "threads": processors(),
+        "blas": blas,
+        "versions": versions(),
+    }
 
 
 def results_path(folder: Path, kind: str) -> Path:

@@ -1,10 +1,11 @@
 # make train, make test, make lint, make bench: each makes .venv first where it is missing.
+# make cuda: all that a GPU has to show, with what is installed already.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := $(shell sh scripts/cuda_extra.sh)
 
-.PHONY: train test lint bench
+.PHONY: train test lint bench cuda
 .DEFAULT_GOAL := test
 
 # One stamp for each set of extras; made anew when pyproject.toml changes.
@@ -26,3 +27,6 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-fast
 	$(BIN)/mlpkit bench $(ARGS)
+
+cuda:
+	PYTHON=$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) sh bench/cuda.sh

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpkit.benchmark import LEARNING_RATES, Case, run_case
+from mlpkit.benchmark import LEARNING_RATES, Case, CaseRun
 
 Array = Any
 Run = Callable[[Array], Array]
@@ -28,7 +28,7 @@ def mlpkit_on(backend: str) -> Callable[[str, str, int, Data], Run]:
     """mlpkit itself, which makes its own (the same) weights."""
 
     def make(workload: str, optimizer: str, batch_size: int, data: Data) -> Run:
-        return run_case(Case(backend, workload, optimizer, batch_size, "float32"), data)
+        return CaseRun(Case(backend, workload, optimizer, batch_size, "float32"), data)
 
     return make
 
@@ -87,24 +87,18 @@ def plain(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
     return lambda order: np.array([step(index) for index in order])
 
 
-def torch_with(compiled: bool) -> Callable[[Weights, str, int, Data], Run]:
+def torch_with(
+    compiled: bool, device: str = "cpu", mode: str | None = None
+) -> Callable[[Weights, str, int, Data], Run]:
     """PyTorch, eager with fused optimizers, or with the network, its loss and the optimizer's step
-    under torch.compile."""
+    under torch.compile in a mode of its own."""
 
     def make(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
         import torch
         from torch.nn.functional import cross_entropy
 
-        images, labels, mean = (torch.from_numpy(np.ascontiguousarray(a)) for a in data)
-        images, mean = images.reshape(len(images), -1), mean.reshape(-1).float()
-        layers: list[torch.nn.Module] = []
-        for i in range(0, len(weights), 2):
-            layer = torch.nn.Linear(*weights[i].shape)
-            with torch.no_grad():
-                layer.weight.copy_(torch.from_numpy(weights[i].T))
-                layer.bias.copy_(torch.from_numpy(weights[i + 1]))
-            layers += [layer, torch.nn.LeakyReLU(SLOPE)]
-        network = torch.nn.Sequential(*layers[:-1])
+        images, labels, mean = torch_data(torch, data, device)
+        network = torch_network(torch, weights).to(device)
         rule = torch_optimizer(torch, list(network.parameters()), optimizer)
 
         def loss_of(x: Array, y: Array) -> Array:
@@ -112,33 +106,101 @@ def torch_with(compiled: bool) -> Callable[[Weights, str, int, Data], Run]:
 
         update = rule.step
         if compiled:
-            loss_of, update = torch.compile(loss_of), torch.compile(rule.step)
+            loss_of = torch.compile(loss_of, mode=mode)
+            update = torch.compile(rule.step, mode=mode)
 
         def run(order: Array) -> Array:
-            losses = torch.empty(len(order))
-            for k, index in enumerate(torch.from_numpy(np.ascontiguousarray(order))):
+            losses = torch.empty(len(order), device=device)
+            for k, index in enumerate(torch.from_numpy(np.ascontiguousarray(order)).to(device)):
                 loss = loss_of(images[index].float(), labels[index])
                 rule.zero_grad(set_to_none=True)
                 loss.backward()
                 update()
                 losses[k] = loss.detach()
-            return losses.numpy()
+            return losses.cpu().numpy()
 
         return run
 
     return make
 
 
-def torch_optimizer(torch: Any, params: list[Any], optimizer: str) -> Any:
+def torch_graph(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
+    """PyTorch on a GPU, a whole step as a CUDA graph, its optimizer fused and capturable."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    images, labels, mean = torch_data(torch, data, "cuda")
+    network = torch_network(torch, weights).to("cuda")
+    params = list(network.parameters())
+    rule = torch_optimizer(torch, params, optimizer, capturable=True)
+    index = torch.zeros(batch_size, dtype=torch.int64, device="cuda")
+
+    def step() -> Array:
+        loss = cross_entropy(network(images[index].float() / 255 - mean), labels[index])
+        rule.zero_grad(set_to_none=True)
+        loss.backward()
+        rule.step()
+        return loss.detach()
+
+    # A few steps on a stream of their own first, as PyTorch's manual asks, then the start again.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+    with torch.no_grad():
+        for p, w in zip(params, torch_network(torch, weights).parameters(), strict=True):
+            p.copy_(w)
+        past = list(getattr(rule, "cache", ()))
+        past += [s for state in rule.state.values() for s in state.values()]
+        for s in past:
+            if torch.is_tensor(s):
+                s.zero_()
+
+    def run(order: Array) -> Array:
+        losses = torch.empty(len(order), device="cuda")
+        for k, batch in enumerate(torch.from_numpy(np.ascontiguousarray(order)).to("cuda")):
+            index.copy_(batch)
+            graph.replay()
+            losses[k] = loss
+        return losses.cpu().numpy()
+
+    return run
+
+
+def torch_data(torch: Any, data: Data, device: str) -> Any:
+    """Flattened images, labels and the mean image on a device."""
+    images, labels, mean = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in data)
+    return images.reshape(len(images), -1), labels, mean.reshape(-1).float()
+
+
+def torch_network(torch: Any, weights: Weights) -> Any:
+    """The network of those weights."""
+    layers: list[Any] = []
+    for i in range(0, len(weights), 2):
+        layer = torch.nn.Linear(*weights[i].shape)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weights[i].T))
+            layer.bias.copy_(torch.from_numpy(weights[i + 1]))
+        layers += [layer, torch.nn.LeakyReLU(SLOPE)]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def torch_optimizer(torch: Any, params: list[Any], optimizer: str, capturable: bool = False) -> Any:
     """PyTorch's optimizer, fused; RMSProp is written with its foreach functions, because PyTorch's
-    own adds eps outside the root."""
+    own adds eps outside the root. capturable: for CUDA graphs, where it makes a difference."""
     lr = LEARNING_RATES[optimizer]
     if optimizer == "sgd":
         return torch.optim.SGD(params, lr, fused=True)
     if optimizer == "sgdm":
         return torch.optim.SGD(params, lr, momentum=MOMENTUM, fused=True)
     if optimizer == "adam":
-        return torch.optim.Adam(params, lr, betas=(BETA1, BETA2), eps=EPS, fused=True)
+        settings = {"betas": (BETA1, BETA2), "eps": EPS, "fused": True, "capturable": capturable}
+        return torch.optim.Adam(params, lr, **settings)
 
     class RMSProp(torch.optim.Optimizer):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
@@ -287,5 +349,12 @@ CONTENDERS: dict[str, Callable[..., Run]] = {
     "JAX scan": jax_with(scan=True),
     "scikit-learn": sklearn,
     "plain NumPy": plain,
+}
+GPU_CONTENDERS: dict[str, Callable[..., Run]] = {
+    "PyTorch eager": torch_with(compiled=False, device="cuda"),
+    "PyTorch whole-step graph": torch_graph,
+    "PyTorch max-autotune": torch_with(compiled=True, device="cuda", mode="max-autotune"),
+    "JAX jit": jax_with(scan=False),
+    "JAX scan": jax_with(scan=True),
 }
 LACKING = {("scikit-learn", "rmsprop")}  # what a contender has no such optimizer for

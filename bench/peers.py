@@ -2,8 +2,8 @@
 
     python bench/peers.py [--rounds 5] [--seconds 2] [--workload tinynet] [--optimizer sgd]
 
-Needs `pip install -e ".[bench]"`. Where OPENBLAS_CORETYPE is set, NumPy's and SciPy's BLAS run slower
-than they could: unset it. Each contender is a process of its own with all cores; in each
+Needs `pip install -e ".[bench]"`. Where OPENBLAS_CORETYPE is set, NumPy's and SciPy's BLAS run
+slower than they could: unset it. Each contender is a process of its own with all cores; in each
 round each has its turn, so that what else the machine does falls on all alike. A row's ratios are
 medians over the rounds of mlpkit's rate to that contender's in the same round. Writes
 bench/results/cpu-PROCESSOR.json and .png.
@@ -65,7 +65,8 @@ class Contender:
 
     def __init__(self, name: str, workload: str, optimizer: str) -> None:
         self.name, self.rates = name, list[float]()
-        self.errors = tempfile.TemporaryFile("w+")  # a pipe would fill up, and stop it
+        # Not a pipe, which would fill up and stop it.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", name, workload, optimizer],
             stdin=subprocess.PIPE,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -53,13 +52,13 @@ def gemm_seconds(batch_size: int, width: int) -> float:
 def point(backend: str, batch_size: int, width: int, seconds: float) -> dict[str, Any]:
     """One point's figures, in this process."""
     case = benchmark.Case(backend, str(width), "sgd", batch_size, "float32")
-    rates = benchmark.measure(case, benchmark.random_images(), seconds)
+    measured = benchmark.measure(case, benchmark.random_images(), seconds)
     peak = peak_rss_bytes()
     time.sleep(0.2)  # until the workers' threads have gone to sleep
     return {
         "batch_size": batch_size,
         "width": width,
-        "iterations_per_second": statistics.median(rates),
+        "iterations_per_second": measured["iterations_per_second"],
         "gemm_limit": 1 / gemm_seconds(batch_size, width),
         "peak_rss_bytes": peak,
     }

@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from mlpkit_backends import Step, available, load
+from mlpkit_backends import available, load
+from mlpkit_backends.base import EagerStep, Step
 from mlpkit_backends.cpu import processor_name
 from mlpkit_backends.threads import processors
 
@@ -29,6 +29,9 @@ from .recipes import RECIPES, build_network, build_optimizer, network_title
 from .runs import versions
 from .seeding import epoch_order
 from .training import CHUNK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 IMAGES = 50_000
 ROUNDS = 5
@@ -81,17 +84,23 @@ def random_images(seed: int = 0) -> Data:
     return images, rng.integers(0, 10, IMAGES), np.full((32, 32, 3), 0.5)
 
 
-def run_case(case: Case, data: Data, seed: int = 0) -> Step:
+class CaseRun:
     """A function of batches' indices (K, N) on the host that trains on them in turn and returns
-    their losses, on the host."""
-    backend = load(case.backend)
-    model = build_network(case.workload, 0.0, seed, case.dtype, backend)
-    optimizer = build_optimizer(case.optimizer, model, LEARNING_RATES[case.optimizer])
-    images, labels, mean = data
-    batches = Batches.of(backend, images, labels, case.dtype, mean)
-    loss_func = CrossEntropy(backend=backend)
-    step = backend.compile(make_plan(model, loss_func, optimizer, batches, case.batch_size))
-    return lambda order: backend.to_numpy(step(backend.asarray(order)))
+    their losses, on the host. eager: op by op; how: in words, how the backend runs its steps."""
+
+    def __init__(self, case: Case, data: Data, seed: int = 0, eager: bool = False) -> None:
+        self.backend = load(case.backend)
+        model = build_network(case.workload, 0.0, seed, case.dtype, self.backend)
+        optimizer = build_optimizer(case.optimizer, model, LEARNING_RATES[case.optimizer])
+        images, labels, mean = data
+        batches = Batches.of(self.backend, images, labels, case.dtype, mean)
+        loss_func = CrossEntropy(backend=self.backend)
+        plan = make_plan(model, loss_func, optimizer, batches, case.batch_size)
+        self.step: Step = EagerStep(self.backend, plan) if eager else self.backend.compile(plan)
+        self.how = self.step.how
+
+    def __call__(self, order: Any) -> Any:
+        return self.backend.to_numpy(self.step(self.backend.asarray(order)))
 
 
 def orders(batch_size: int, seed: int = 0) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
@@ -104,7 +113,7 @@ def orders(batch_size: int, seed: int = 0) -> Iterator[np.ndarray[Any, np.dtype[
             yield order[first : first + size].reshape(CHUNK, batch_size)
 
 
-def rate(run: Step, batches: Iterator[Any], seconds: float) -> float:
+def rate(run: Callable[[Any], Any], batches: Iterator[Any], seconds: float) -> float:
     """Iterations per second over so many seconds; a chunk's losses come to the host at its end."""
     done, started = 0, time.perf_counter()
     while (now := time.perf_counter()) - started < seconds:
@@ -113,17 +122,15 @@ def rate(run: Step, batches: Iterator[Any], seconds: float) -> float:
     return done / (now - started)
 
 
-def measure(case: Case, data: Data, seconds: float) -> list[float]:
-    """Iterations per second in each of ROUNDS rounds that take `seconds` together, after a chunk
-    that warms up."""
-    run, batches = run_case(case, data), orders(case.batch_size)
-    run(next(batches))
-    return [rate(run, batches, seconds / ROUNDS) for _ in range(ROUNDS)]
-
-
-def result(case: Case, rates: list[float]) -> dict[str, Any]:
-    """A case's figures for the table and the JSON."""
+def measure(case: Case, data: Data, seconds: float) -> dict[str, Any]:
+    """A case's figures for the table and the JSON: iterations per second in each of ROUNDS rounds
+    that take `seconds` together, after a chunk that warms up, and their median."""
+    with load(case.backend).failures():
+        run, batches = CaseRun(case, data), orders(case.batch_size)
+        run(next(batches))
+        rates = [rate(run, batches, seconds / ROUNDS) for _ in range(ROUNDS)]
     return asdict(case) | {
+        "steps": run.how,
         "iterations_per_second": statistics.median(rates),
         "rounds": [round(rate, 2) for rate in rates],
     }
@@ -164,6 +171,8 @@ def bar_figure(results: list[dict[str, Any]], title: str, label: str = "backend"
     works = list(dict.fromkeys(r["workload"] for r in results))
     rules = list(dict.fromkeys(r["optimizer"] for r in results))
     names = list(dict.fromkeys(r[label] for r in results))
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 3.6 * len(works)), layout="constrained")
     figure.suptitle(title)
     width = 0.8 / len(names)

@@ -269,13 +269,24 @@ def bench(
     with counting("cases") as progress:
         for i, case in enumerate(chosen):
             progress(i, len(chosen))
-            results.append(benchmark.result(case, benchmark.measure(case, data, seconds)))
+            results.append(benchmark.measure(case, data, seconds))
     machine = benchmark.machine()
     print_rates(machine, results)
     if json is not None:
         write_json(json, {**machine, "results": results})
     if plot is not None:
         save(benchmark.bar_figure(results, benchmark.title(machine, dtype)), plot)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine offers, and what is missing."""
+    from .doctor import examine
+
+    lines, well = examine()
+    print("\n".join(lines))
+    if not well:
+        raise typer.Exit(2)
 
 
 @data_app.command()

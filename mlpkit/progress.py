@@ -140,6 +140,8 @@ def print_rates(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
         names = (r["workload"], r["optimizer"], str(r["batch_size"]), r["backend"])
         table.add_row(*names, rate, spread)
     console.print(table)
+    for name, how in dict.fromkeys((r["backend"], r["steps"]) for r in results):
+        console.print(f"{name} runs its steps {how}", markup=False)
     if any(max(r["rounds"]) > 1.25 * min(r["rounds"]) for r in results):
         console.print("Some rounds differ by a quarter: something else ran beside them.")
 

@@ -83,10 +83,22 @@ def train_run(
     nothing is written to the run's folder before the data has been, too. Where training diverges
     or is stopped, the folder keeps what was recorded, and the error goes on to the caller.
     """
-    recipe = settings.recipe
     backend = load(settings.backend)
     folder = out or free_folder(Path("runs"), settings.name)
     check_free(folder)
+    with backend.failures():
+        return train_on(backend, settings, find_folder, folder, watch)
+
+
+def train_on(
+    backend: Backend,
+    settings: Settings,
+    find_folder: Callable[[], Path],
+    folder: Path,
+    watch: Callable[[Run], AbstractContextManager[Watcher]],
+) -> Run:
+    """`train_run` on a backend, into a folder that can take it."""
+    recipe = settings.recipe
     model = build_network(recipe.net, settings.keep_prob, settings.seed, settings.dtype, backend)
     optimizer = build_optimizer(recipe.optimizer, model, recipe.lr)
     data = settings.load(find_folder())
@@ -187,6 +199,7 @@ class Run:
             "peak_rss_bytes": peak_rss_bytes(),
             "backend": self.backend.name,
             "device": self.backend.device_name(),
+            "steps": history.how,
         }
         write_json(self.folder / "summary.json", self.summary)
 
@@ -301,10 +314,11 @@ def evaluate_run(
     val_size = config["val_size"] if data_folder is None else None
     data = load_dataset(data_folder or Path(config["data"]), val_size)
     loss_func = CrossEntropy(backend=model.backend)
-    scores = {
-        split: evaluate(model, loss_func, on_device(model.backend, part, config["dtype"], mean))
-        for split, part in (("val", data.val), ("test", data.test))
-    }
+    with model.backend.failures():
+        scores = {
+            split: evaluate(model, loss_func, on_device(model.backend, part, config["dtype"], mean))
+            for split, part in (("val", data.val), ("test", data.test))
+        }
     return data, scores, data_hashes(data.folder) == config.get("data_sha256")
 
 

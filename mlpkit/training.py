@@ -47,14 +47,15 @@ class Epoch:
 @dataclass
 class History:
     """A training run's record: every iteration's loss, every epoch's scores, the best parameters
-    (copies, from the epoch of the highest validation accuracy, the first of equals) and the seconds
-    spent in iterations."""
+    (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
+    spent in iterations, and in words how the backend ran them."""
 
     losses: list[float] = field(default_factory=list, repr=False)
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     best_params: dict[str, Array] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
+    how: str = ""
 
 
 class Watcher(Protocol):
@@ -159,6 +160,7 @@ def fit(
             losses.read()
             backend.synchronize()
             history.seconds += time.perf_counter() - started
+            history.how = step.step.how
             scores = (*evaluate(model, loss_func, train), *evaluate(model, loss_func, val))
             if not np.isfinite(scores).all():
                 raise TrainingDiverged(

@@ -67,7 +67,7 @@ def history(run: Path) -> list[dict[str, str]]:
 
 
 COMMANDS = {
-    "": "train eval plot activations bench data",
+    "": "train eval plot activations bench doctor data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
     " --val-size --backend --dtype --seed --out",
     "eval": "--data --backend",

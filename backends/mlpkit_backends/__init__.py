@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import cache
 
 from .base import Array, Backend, Step
-from .errors import BackendUnavailable
+from .errors import BackendUnavailable, DeviceError
 
-__all__ = ["Array", "Backend", "BackendUnavailable", "Step", "available", "load"]
+__all__ = ["Array", "Backend", "BackendUnavailable", "DeviceError", "Step", "available", "load"]
 
 
 def _numpy() -> Backend:

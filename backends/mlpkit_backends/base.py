@@ -11,15 +11,43 @@ dtype of its arrays and returns new arrays, except the updates, which work in pl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 
-from .plan import Plan
+from .plan import Array, Plan
 
-Array: TypeAlias = Any  # an array of the backend's namespace
-Step: TypeAlias = Callable[[Array], Array]
+__all__ = ["Array", "Backend", "EagerStep", "Step"]
+
+
+class Step(Protocol):
+    """What `Backend.compile` gives: a function of batches' indices (K, N) that trains on them in
+    turn and returns the K losses, as an array that may still be under way on the device.
+
+    how: in words, how it does so, and why no faster.
+    """
+
+    @property
+    def how(self) -> str: ...
+
+    def __call__(self, order: Array) -> Array: ...
+
+
+class EagerStep:
+    """A step run op by op. why: what keeps it from being compiled; "" where the backend has no
+    other."""
+
+    def __init__(self, backend: Backend, plan: Plan, why: str = "") -> None:
+        self.backend, self.plan = backend, plan
+        self.how = f"op by op ({why})" if why else "op by op"
+
+    def __call__(self, order: Array) -> Array:
+        losses = self.backend.zeros((order.shape[0],), self.plan.dtype)
+        for k in range(order.shape[0]):
+            losses[k] = self.plan.eager(order[k, :])
+        return losses
 
 
 class Backend:
@@ -60,6 +88,15 @@ class Backend:
     def device_name(self) -> str:
         """The device in words, for a person."""
         return "the array library's default device"
+
+    def details(self) -> dict[str, str]:
+        """What there is to know about the device, for a person: by name, in words."""
+        return {"device": self.device_name()}
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """A context in which what the device's library raises becomes a DeviceError."""
+        yield
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
         """A new array of zeros."""
@@ -246,16 +283,6 @@ class Backend:
     # A whole training step.
 
     def compile(self, plan: Plan) -> Step:
-        """A function of batches' indices (K, N) that trains on them in turn and returns the K
-        losses, as an array that may still be under way on the device.
-
-        This one runs each step op by op; a backend's own must give the same losses and parameters.
-        """
-
-        def step(order: Array) -> Array:
-            losses = self.zeros((order.shape[0],), plan.dtype)
-            for k in range(order.shape[0]):
-                losses[k] = plan.eager(order[k, :])
-            return losses
-
-        return step
+        """The step of a plan. This one runs it op by op; a backend's own must give the same losses
+        and parameters."""
+        return EagerStep(self, plan)

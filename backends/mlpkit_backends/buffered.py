@@ -20,6 +20,8 @@ CACHED = 1 << 16  # elements of a parameter to update at a time
 class BufferedStep:
     """The kept gradients of a plan's step, and the call that runs it."""
 
+    how = "on kept buffers"
+
     def __init__(self, backend: Backend, plan: Plan, program: Program) -> None:
         self.backend, self.plan, self.program = backend, plan, program
         self.gradients = [

@@ -12,7 +12,7 @@ import numpy as np
 from .base import Array, Step
 from .cpu import NumpyBackend
 from .errors import BackendUnavailable
-from .plan import Block, Plan, Program
+from .plan import OPS, UPDATES, Plan, Program
 from .threads import processors
 
 # How often OpenMP's threads look again before they sleep, if the user hasn't said. Its default of
@@ -24,7 +24,6 @@ try:
     import numba
     from threadpoolctl import ThreadpoolController
 
-    from .kernels.elementwise import OPS, UPDATES
     from .kernels.gemm import gemm_address
     from .kernels.steps import ROWS, run
 except ImportError as error:
@@ -47,6 +46,8 @@ class NumbaBackend(NumpyBackend):
 class CompiledStep:
     """The buffers of a plan's step, and the call that runs it."""
 
+    how = "compiled by numba"
+
     def __init__(self, plan: Plan, program: Program) -> None:
         blocks, n, dtype = program.blocks, plan.batch_size, plan.dtype
         self.program, self.dtype = program, dtype
@@ -66,7 +67,7 @@ class CompiledStep:
         outputs = [(n, width) for width in widths[1:]]
         self.buffers = (
             np.array([OPS.index(block.op or "") for block in blocks]),
-            np.array([alpha_and_scale(block) for block in blocks]),
+            np.array([block.alpha_and_scale() for block in blocks]),
             tuple(np.empty(shape, np.bool_) for shape in outputs),
             tuple(np.empty(shape, dtype) for shape in outputs),
             tuple(np.empty((n, width), dtype) for width in widths),
@@ -127,9 +128,3 @@ def as_row(b: Array) -> Array:
 def states(pairs: list[tuple[Array, tuple[Array, ...]]]) -> tuple[tuple[Array, ...], ...]:
     """Two arrays of state for each parameter; the parameter stands in for one that isn't."""
     return tuple(tuple(state[i] if i < len(state) else w for w, state in pairs) for i in range(2))
-
-
-def alpha_and_scale(block: Block) -> tuple[float, float]:
-    """An op's settings as the kernels take them; scale is 1 for all but selu."""
-    alpha, scale = (*block.settings, *(0.0, 1.0)[len(block.settings) :])
-    return alpha, scale

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy
 
-from .base import Array, Backend, Step
+from .base import Array, Backend, EagerStep, Step
 from .blas import product
 from .plan import Plan, Program
+from .threads import processors
 
 
 class NumpyBackend(Backend):
@@ -20,6 +21,20 @@ class NumpyBackend(Backend):
 
     def device_name(self) -> str:
         return processor_name()
+
+    def details(self) -> dict[str, str]:
+        from threadpoolctl import threadpool_info
+
+        blas = {
+            f"{pool['internal_api']} {pool['version']} for {pool.get('architecture')}"
+            for pool in threadpool_info()
+            if pool["user_api"] == "blas"
+        }
+        return {
+            "processor": processor_name(),
+            "threads": str(processors()),
+            "BLAS": ", ".join(sorted(blas)),
+        }
 
     # A new array costs more than the arithmetic, as its pages have to be mapped: one each here.
 
@@ -46,9 +61,10 @@ class NumpyBackend(Backend):
         return numpy.maximum(x, y, out=y)
 
     def compile(self, plan: Plan) -> Step:
-        if plan.program is None or plan.misfit():
-            return super().compile(plan)
-        return self.build(plan, plan.program)
+        program, why_not = plan.program, plan.misfit()
+        if program is None or why_not:
+            return EagerStep(self, plan, why_not)
+        return self.build(plan, program)
 
     def build(self, plan: Plan, program: Program) -> Step:
         """The step of a program whose arrays fit."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
 
-from .base import Array, Backend
-from .errors import BackendUnavailable
+from .base import Array, Backend, EagerStep, Step
+from .errors import BackendUnavailable, DeviceError
+from .plan import Plan
 
 CUDA13 = 'pip install "cupy-cuda13x[ctk]"'
 CUDA12 = 'pip install "cupy-cuda12x[ctk]"'
 
 
 class CupyBackend(Backend):
-    """The base ops on CuPy, on the current device."""
+    """The base ops on CuPy, on the current device: one kernel where the base makes several passes.
+    Whole steps as CUDA graphs."""
 
     def __init__(self) -> None:
         super().__init__("cupy", import_cupy())
@@ -32,9 +40,234 @@ class CupyBackend(Backend):
         device = self.xp.cuda.Device()
         return str(self.xp.cuda.runtime.getDeviceProperties(device.id)["name"].decode())
 
+    def details(self) -> dict[str, str]:
+        cuda = self.xp.cuda
+        device = cuda.Device()
+        free, total = cuda.runtime.memGetInfo()
+        return {
+            "device": f"{self.device_name()}, compute capability {capability(device)}",
+            "memory": f"{gib(free)} of {gib(total)} free",
+            "driver": f"for CUDA {cuda_version(cuda.runtime.driverGetVersion())}",
+            "CUDA runtime": cuda_version(cuda.runtime.runtimeGetVersion()),
+            "CuPy": f"{self.xp.__version__} ({', '.join(wheels()) or 'not from a wheel'})",
+            "TF32": "on (CUPY_TF32=1)" if os.environ.get("CUPY_TF32") == "1" else "off",
+            "training steps": self._how(),
+        }
+
+    def _how(self) -> str:
+        """How training steps run here."""
+        from .captured import CapturedStep
+        from .cublas import CublasError, load_cublas
+
+        try:
+            load_cublas()
+        except CublasError as error:
+            return f"op by op ({error})"
+        return CapturedStep.how
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        memory = self.xp.cuda.memory.OutOfMemoryError
+        try:
+            yield
+        except memory as error:
+            raise DeviceError(self._too_large(error)) from error
+        except (
+            self.xp.cuda.runtime.CUDARuntimeError,
+            self.xp.cuda.driver.CUDADriverError,
+        ) as error:
+            raise DeviceError(
+                f"the GPU failed ({one_line(error)}): what was written before is whole; see that "
+                "`nvidia-smi` lists the device, and start again"
+            ) from error
+
+    def _too_large(self, error: BaseException) -> str:
+        """Out of memory in words: what was asked for, what is free, what to lower."""
+        asked = re.search(r"allocating ([\d,]+) bytes", str(error))
+        size = gib(int(asked[1].replace(",", ""))) if asked else "more"
+        free, total = self.xp.cuda.runtime.memGetInfo()
+        return (
+            f"the GPU's memory is too small: {size} was asked for, {gib(free)} of {gib(total)} is "
+            "free: lower --batch-size, the network's widths or --train-size, or end what else uses "
+            "the GPU"
+        )
+
+    # Ops in one pass: `elementwise` holds the kernels, which call formulas.h.
+
+    def normalise(self, images: Array, mean: Array) -> Array:
+        return elementwise("normalise")(images, mean)
+
+    def leaky_relu(self, x: Array, alpha: float) -> Array:
+        return self._activate("LEAKY_RELU", x, alpha)
+
+    def leaky_relu_backward(self, dy: Array, x: Array, alpha: float) -> Array:
+        return self._activate_backward("LEAKY_RELU", dy, x, alpha)
+
+    def elu(self, x: Array, alpha: float) -> Array:
+        return self._activate("ELU", x, alpha)
+
+    def elu_backward(self, dy: Array, x: Array, alpha: float) -> Array:
+        return self._activate_backward("ELU", dy, x, alpha)
+
+    def selu(self, x: Array, alpha: float, scale: float) -> Array:
+        return self._activate("SELU", x, alpha, scale)
+
+    def selu_backward(self, dy: Array, x: Array, alpha: float, scale: float) -> Array:
+        return self._activate_backward("SELU", dy, x, alpha, scale)
+
+    def sigmoid(self, x: Array) -> Array:
+        return self._activate("SIGMOID", x)
+
+    def sigmoid_backward(self, dy: Array, x: Array) -> Array:
+        return self._activate_backward("SIGMOID", dy, x)
+
+    def tanh_backward(self, dy: Array, x: Array) -> Array:
+        return self._activate_backward("TANH", dy, x)
+
+    def _activate(self, op: str, x: Array, alpha: float = 0.0, scale: float = 1.0) -> Array:
+        return elementwise("activate", op)(x, alpha, scale)
+
+    def _activate_backward(
+        self, op: str, dy: Array, x: Array, alpha: float = 0.0, scale: float = 1.0
+    ) -> Array:
+        return elementwise("activate_backward", op)(dy, x, alpha, scale)
+
+    def keep_mask(
+        self, shape: tuple[int, ...], keep_prob: float, key: tuple[int, int, int]
+    ) -> Array:
+        mask = self.xp.empty(shape, dtype=bool)
+        return elementwise("keeps")(keep_prob, *map(np.uint64, key), mask)
+
+    def dropout(self, x: Array, mask: Array, keep_prob: float) -> Array:
+        return elementwise("drop")(mask, x, keep_prob)
+
+    def softmax_cross_entropy(self, scores: Array, labels: Array) -> Array:
+        return self._rows("row_losses", scores, labels, scores.shape[:1])
+
+    def softmax_cross_entropy_backward(self, scores: Array, labels: Array) -> Array:
+        return self._rows("row_gradients", scores, labels, scores.shape)
+
+    def _rows(self, name: str, scores: Array, labels: Array, shape: tuple[int, ...]) -> Array:
+        from .cuda_device import THREADS, module
+
+        scores, labels = map(self.xp.ascontiguousarray, (scores, labels.astype("int64")))
+        result = self.xp.empty(shape, scores.dtype)
+        n, classes = scores.shape
+        if n:
+            kernel = module(str(scores.dtype)).get_function(name)
+            kernel((-(-n // THREADS),), (THREADS,), (scores, labels, result, n, np.int32(classes)))
+        return result
+
+    def sgd_update(self, w: Array, dw: Array, lr: float) -> None:
+        elementwise("sgd_update")(dw, lr, w)
+
+    def sgdm_update(self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float) -> None:
+        elementwise("sgdm_update")(dw, lr, momentum, w, velocity)
+
+    def rmsprop_update(
+        self, w: Array, dw: Array, cache: Array, lr: float, decay: float, eps: float
+    ) -> None:
+        elementwise("rmsprop_update")(dw, lr, decay, 1.0 - decay, eps, w, cache)
+
+    def adam_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        v: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+    ) -> None:
+        corrections = (1.0 - beta1**t, 1.0 - beta2**t)
+        settings = (lr, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, *corrections)
+        elementwise("adam_update")(dw, *settings, w, m, v)
+
+    def compile(self, plan: Plan) -> Step:
+        program, why_not = plan.program, plan.misfit()
+        if program is None or why_not:
+            return EagerStep(self, plan, why_not)
+        if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
+            return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
+        from .captured import CapturedStep
+        from .cublas import CublasError
+        from .cuda_device import CudaDevice
+
+        try:
+            return CapturedStep(plan, program, CudaDevice(plan.dtype))
+        except CublasError as error:
+            return EagerStep(self, plan, str(error))
+
+
+# Kernels by name: what goes in, what comes out or is changed in place, and the operation.
+ELEMENTWISE = {
+    "normalise": ("uint8 pixel, T mean", "T x", "x = normalise(pixel, mean)"),
+    "activate": ("T x, T alpha, T scale", "T y", "y = activate({op}, x, alpha, scale)"),
+    "activate_backward": (
+        "T dy, T x, T alpha, T scale",
+        "T dx",
+        "dx = activate_backward({op}, dy, x, alpha, scale)",
+    ),
+    "keeps": (
+        "float64 keep_prob, uint64 seed, uint64 layer, uint64 step",
+        "bool mask",
+        "mask = keeps(i, keep_prob, seed, layer, step)",
+    ),
+    "drop": ("bool mask, T x, T keep_prob", "T y", "y = drop(mask, x, keep_prob)"),
+    "sgd_update": ("T dw, T lr", "T w", "sgd_update(w, dw, lr)"),
+    "sgdm_update": (
+        "T dw, T lr, T momentum",
+        "T w, T velocity",
+        "sgdm_update(w, dw, velocity, lr, momentum)",
+    ),
+    "rmsprop_update": (
+        "T dw, T lr, T decay, T rest, T eps",
+        "T w, T cache",
+        "rmsprop_update(w, dw, cache, lr, decay, rest, eps)",
+    ),
+    "adam_update": (
+        "T dw, T lr, T beta1, T rest1, T beta2, T rest2, T eps, T correct1, T correct2",
+        "T w, T m, T v",
+        "adam_update(w, dw, m, v, lr, beta1, rest1, beta2, rest2, eps, correct1, correct2)",
+    ),
+}
+
+
+@cache
+def elementwise(name: str, op: str = "") -> Any:
+    """The kernel of that name, for one of formulas.h's activations where it takes one."""
+    import cupy
+
+    from .cuda_device import KERNELS, OPTIONS
+
+    inputs, outputs, operation = ELEMENTWISE[name]
+    return cupy.ElementwiseKernel(
+        inputs,
+        outputs,
+        operation.format(op=op),
+        f"mlpkit_{name}_{op}".lower(),
+        preamble=(KERNELS / "formulas.h").read_text(),
+        options=OPTIONS,
+    )
+
+
+def wheels() -> list[str]:
+    """CuPy's installed wheels, with their versions."""
+    names = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
+    return [f"{name} {names[name]}" for name in sorted(names) if re.fullmatch(r"cupy(-.*)?", name)]
+
 
 def import_cupy() -> Any:
     """CuPy, once it has answered for a device; BackendUnavailable with the cause and the cure."""
+    installed = wheels()
+    if len(installed) > 1:
+        names = " ".join(wheel.split()[0] for wheel in installed)
+        raise BackendUnavailable(
+            f"{len(installed)} wheels of CuPy are installed, {' and '.join(installed)}, which "
+            f"overwrite each other: pip uninstall {names}, then {CUDA13} or {CUDA12}"
+        )
     try:
         import cupy
     except ModuleNotFoundError as error:
@@ -51,6 +284,11 @@ def import_cupy() -> Any:
             f"CuPy is installed but can't be loaded ({one_line(error)}): {CUDA13}"
         ) from error
     runtime = cupy.cuda.runtime
+    if getattr(runtime, "is_hip", False):
+        raise BackendUnavailable(
+            "this CuPy is made for AMD's ROCm, and the kernels are CUDA's: pip uninstall it, then "
+            f"{CUDA13} or {CUDA12}"
+        )
     driver = runtime.driverGetVersion()
     if driver == 0:
         raise BackendUnavailable(
@@ -82,6 +320,17 @@ def import_cupy() -> Any:
 def cuda_version(number: int) -> str:
     """12080 as "12.8"."""
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def capability(device: Any) -> str:
+    """A device's compute capability, "90" as "9.0"."""
+    number = str(device.compute_capability)
+    return f"{number[:-1]}.{number[-1]}"
+
+
+def gib(size: int) -> str:
+    """Bytes in GiB, or in MiB where it is less than one."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def one_line(error: BaseException) -> str:

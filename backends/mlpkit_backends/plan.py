@@ -12,6 +12,10 @@ import numpy as np
 
 Array: TypeAlias = Any  # an array of the backend's namespace
 
+# The ops that kernels have numbers for, by their place: activations ("" for none) and updates.
+OPS = ("", "leaky_relu", "relu", "elu", "selu", "sigmoid", "tanh")
+UPDATES = ("sgd_update", "sgdm_update", "rmsprop_update", "adam_update")
+
 
 class MaskSource(Protocol):
     """Dropout as it stands: the parts of its masks' key. A step advances `step` by one."""
@@ -43,6 +47,11 @@ class Block:
         width = (self.w.shape[1],)
         yield from ((a, self.w.shape) for a in (self.w, *self.w_state))
         yield from ((a, width) for a in (self.b, *self.b_state))
+
+    def alpha_and_scale(self) -> tuple[float, float]:
+        """The op's settings as kernels take them; scale is 1 for all but selu."""
+        alpha, scale = (*self.settings, *(0.0, 1.0)[len(self.settings) :])
+        return alpha, scale
 
 
 @dataclass(frozen=True, eq=False)

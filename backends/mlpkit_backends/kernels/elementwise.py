@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..plan import OPS, UPDATES
 from .jit import jit
 
-OPS = ("", "leaky_relu", "relu", "elu", "selu", "sigmoid", "tanh")
 _, LEAKY_RELU, RELU, ELU, SELU, SIGMOID, TANH = range(len(OPS))
-UPDATES = ("sgd_update", "sgdm_update", "rmsprop_update", "adam_update")
 SGD, SGDM, RMSPROP, _ = range(len(UPDATES))
 
 compiled = jit(error_model="numpy")

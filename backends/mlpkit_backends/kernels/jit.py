@@ -25,7 +25,8 @@ _scratch: list[tempfile.TemporaryDirectory[str]] = []
 def cache_folder() -> str:
     """Where these kernels' machine code is kept: below NUMBA_CACHE_DIR or beside their source, or
     in a folder that goes with the process where neither can be written to."""
-    sources = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py")))
+    files = [*sorted(HERE.glob("*.py")), HERE.parent / "plan.py"]  # which numbers the ops
+    sources = b"".join(path.read_bytes() for path in files)
     version = hashlib.sha256(sources).hexdigest()[:16]
     root = Path(numba.config.CACHE_DIR or HERE / "__pycache__")  # type: ignore[attr-defined]
     folder = root / f"kernels-{version}"

@@ -29,8 +29,8 @@ from .jit import jit
 from .product import add_gradient, product_columns, tiles_fit, transpose
 
 # Elements of a weight matrix from which on workers share it; below, they would wait for each other
-# longer than they work. SGD's update is part of a product and takes less time to begin with.
-SHARED, SHARED_BY_SGD = 1 << 17, 1 << 19
+# longer than they work.
+SHARED = 1 << 17
 # Rows of a weight matrix whose gradient is made and used at a time, by BLAS and in tiles.
 ROWS, TILED_ROWS = 384, 64
 
@@ -149,11 +149,10 @@ def run(
     blocks, size = len(ws), order.shape[1]
     factor = 1.0 / size if average else 1.0
     nothing = hs[0][:0]
-    shared = SHARED_BY_SGD if rule == SGD else SHARED
     for k in range(order.shape[0]):
         gather(images, order[k], mean, hs[0])
         for i in range(blocks):
-            if ws[i].size < shared:
+            if ws[i].size < SHARED:
                 gemm(blas, 1.0, hs[i], False, ws[i], False, 0.0, zs[i])
             else:
                 forward_shared(blas, hs[i], ws[i], zs[i], room, workers)
@@ -174,7 +173,7 @@ def run(
             update(rule, schedule[k], bs[i], db, b_states[0][i], b_states[1][i])
             dx = ds[i - 1] if i > 0 else nothing
             m, v = w_states[0][i], w_states[1][i]
-            if ws[i].size < shared:
+            if ws[i].size < SHARED:
                 backward_rows(blas, hs[i], d, ws[i], m, v, dw[0], dx, rule, schedule[k])
             else:
                 backward_shared(blas, hs[i], d, ws[i], m, v, dw, dx, rule, schedule[k], workers)

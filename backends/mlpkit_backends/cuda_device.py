@@ -1,0 +1,97 @@
+"""The device that `captured` runs on: CuPy's kernels and graphs, cuBLAS's products."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .base import Array
+from .cublas import WORKSPACE, Cublas
+
+KERNELS = Path(__file__).parent / "kernels"
+OPTIONS = ("-fmad=false",)  # the base's products and sums aren't fused either
+THREADS = 256
+BLOCKS = 1 << 16  # at most, in a grid; each thread then takes several elements
+
+
+def source() -> str:
+    """step.cu with formulas.h in it: CuPy's cache of compiled code would not notice a change in an
+    included file."""
+    formulas, step = ((KERNELS / name).read_text() for name in ("formulas.h", "step.cu"))
+    return step.replace('#include "formulas.h"\n', formulas)
+
+
+@cache
+def module(dtype: str) -> Any:
+    """step.cu compiled for real = float or double, for CuPy's current device."""
+    import cupy
+
+    real = {"float32": "float", "float64": "double"}[dtype]
+    return cupy.RawModule(code=source(), options=(*OPTIONS, f"-DREAL={real}"))
+
+
+class CudaDevice:
+    """Kernels and products of one dtype. While nothing is recorded they run on CuPy's current
+    stream."""
+
+    def __init__(self, dtype: str) -> None:
+        import cupy
+
+        self.xp, self.dtype = cupy, dtype
+        # Where work is recorded; CuPy allows none on its default stream.
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        workspace = cupy.empty(WORKSPACE, cupy.uint8)
+        self.cublas = Cublas(self.stream.ptr, workspace, os.environ.get("CUPY_TF32") == "1")
+        self.rehearsing = False
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self.xp.zeros(shape, dtype)  # zeros: a rehearsal multiplies with them
+
+    def fill(self, target: Array, source: Any) -> None:
+        if isinstance(source, self.xp.ndarray):
+            self.xp.copyto(target, source)
+        else:
+            target.set(source, self.xp.cuda.get_current_stream())  # without waiting
+
+    def copy(self, a: Array) -> Array:
+        return a.copy()
+
+    def launch(self, name: str, work: int | tuple[int, tuple[int, int]], *arguments: Any) -> None:
+        kernel = module(self.dtype).get_function(name)
+        if self.rehearsing:
+            kernel.attributes  # noqa: B018 - loads it, which must not happen while recording
+            return
+        if isinstance(work, int):
+            work = min(-(-work // THREADS), BLOCKS), (THREADS, 1)
+        grid, block = work
+        kernel((grid,), block, arguments)
+
+    def gemm(
+        self, alpha: Array, a: Array, a_t: bool, b: Array, b_t: bool, beta: Array, c: Array
+    ) -> None:
+        if self.rehearsing:
+            c = self.xp.zeros_like(c)
+        self.cublas.gemm(alpha.data.ptr, a, a_t, b, b_t, beta.data.ptr, c)
+
+    def record(self, work: Callable[[], None]) -> Any:
+        """The work as a graph. It is gone through once before, with results thrown away, so that
+        all kernels, cuBLAS's too, are loaded when the recording begins."""
+        self.xp.cuda.get_current_stream().synchronize()
+        with self.stream:
+            self.rehearsing = True
+            try:
+                work()
+            finally:
+                self.rehearsing = False
+            self.stream.synchronize()
+            self.stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = self.stream.end_capture()
+            graph.upload()
+            self.stream.synchronize()
+        return graph

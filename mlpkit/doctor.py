@@ -1,0 +1,42 @@
+"""What the machine offers mlpkit, and what is missing, for `mlpkit doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from mlpkit_backends import BackendUnavailable, available, load
+
+from . import __version__
+
+# What changes how mlpkit runs, where it is set.
+VARIABLES = (
+    "MLPKIT_BACKEND",
+    "MLPKIT_THREADS",
+    "MLPKIT_DATA",
+    "CUDA_VISIBLE_DEVICES",
+    "CUPY_TF32",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+)
+
+
+def examine() -> tuple[list[str], bool]:
+    """The report's lines, and whether the default backend works."""
+    lines = [f"mlpkit {__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
+    for name, state in available().items():
+        lines.append(f"{name:6} {state}")
+        if state == "ok":
+            lines += [f"         {what}: {value}" for what, value in load(name).details().items()]
+    lines.append("")
+    for name in VARIABLES:
+        if name in os.environ:
+            lines.append(f"{name} is {os.environ[name]!r}")
+    try:
+        lines.append(f"The default backend is {load().name}.")
+    except (BackendUnavailable, ValueError) as error:
+        return [*lines, f"The default backend doesn't work: {error}"], False
+    return lines, True

@@ -1,0 +1,232 @@
+"""CUDA sources built for a CPU, and a device that runs captured steps with them.
+
+The double holds a step to what a stream allows while it is recorded: nothing is allocated, copied
+or computed but by kernels and products, whose arguments have the kernels' types, and which write
+only what the step owns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpkit_backends.captured import CapturedStep
+from mlpkit_backends.cpu import NumpyBackend
+from mlpkit_backends.cuda import ELEMENTWISE
+from mlpkit_backends.cuda_device import KERNELS, source
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+FLAGS = ("-std=c++20", "-O2", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC")
+REALS = {"float32": "float", "float64": "double"}
+KERNEL = re.compile(r'extern "C" __global__ void (\w+)\((.*?)\) \{(.*?)\n\}', re.S)
+
+
+@cache
+def build(code: str) -> ctypes.CDLL:
+    """The C++ code as a library; the test is skipped where no compiler is."""
+    if COMPILER is None:
+        pytest.skip("no C++ compiler: neither g++ nor clang++ is on the PATH")
+    folder = Path(tempfile.gettempdir()) / "mlpkit-cuda-double"
+    folder.mkdir(exist_ok=True)
+    library = folder / f"{hashlib.sha256(code.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / "code.cpp").write_text(code)
+            made = Path(scratch) / "code.so"
+            command = [COMPILER, *FLAGS, "-o", str(made), str(Path(scratch) / "code.cpp")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            made.rename(library)
+    return ctypes.CDLL(str(library))
+
+
+def kernels() -> dict[str, tuple[list[str], bool]]:
+    """step.cu's kernels: their parameters' types, and whether their threads meet."""
+    found = {}
+    for name, parameters, body in KERNEL.findall(source()):
+        types = [" ".join(p.split()[:-1]) for p in parameters.replace("*", "* ").split(",")]
+        found[name] = (types, "__syncthreads" in body)
+    return found
+
+
+def source_of_formulas() -> str:
+    """formulas.h."""
+    return (KERNELS / "formulas.h").read_text()
+
+
+@cache
+def emulation(dtype: str) -> ctypes.CDLL:
+    """step.cu for a CPU."""
+    wrappers = "\n".join(
+        f"EMULATED({name}, {str(meets).lower()})" for name, (_, meets) in kernels().items()
+    )
+    return build(
+        "\n".join(
+            (
+                (Path(__file__).parent / "cuda_emulation.h").read_text(),
+                f"#define REAL {REALS[dtype]}",
+                source(),
+                wrappers,
+            )
+        )
+    )
+
+
+def elementwise_code(name: str, op: str, real: str, head: str) -> str:
+    """One of cuda.py's elementwise kernels as a loop over flat arrays, numbers for its settings."""
+    inputs, outputs, operation = ELEMENTWISE[name]
+    arrays = {"T": real, "uint8": "unsigned char", "bool": "bool"}
+    numbers = {"T": real, "float64": "double", "uint64": "unsigned long long"}
+    parameters, first = [], []
+    for words in inputs.split(","):
+        kind, parameter = words.split()
+        if parameter in ("x", "dx", "dy", "dw", "pixel", "mean", "mask"):
+            parameters.append(f"const {arrays[kind]} *{parameter}_")
+            first.append(f"const {arrays[kind]} &{parameter} = {parameter}_[i];")
+        else:
+            parameters.append(f"{numbers[kind]} {parameter}")
+    for words in outputs.split(","):
+        kind, parameter = words.split()
+        parameters.append(f"{arrays[kind]} *{parameter}_")
+        first.append(f"{arrays[kind]} &{parameter} = {parameter}_[i];")
+    return (
+        f"{head} void {name}{op}({', '.join(parameters)}, long long n) {{\n"
+        f"for (long long i = 0; i < n; i++) {{ {' '.join(first)} {operation.format(op=op)}; }}\n}}"
+    )
+
+
+class DeviceArray(np.ndarray):
+    """An array that computes nothing while its device records."""
+
+    recording = False
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        assert not DeviceArray.recording, f"numpy.{ufunc.__name__} while recording"
+        plain = [np.asarray(a) if isinstance(a, DeviceArray) else a for a in inputs]
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        assert not DeviceArray.recording, f"numpy.{function.__name__} while recording"
+        return super().__array_function__(function, types, args, kwargs)
+
+
+class Recorded:
+    """A graph: what was recorded, done when it is launched."""
+
+    def __init__(self, calls: list[Callable[[], None]]) -> None:
+        self.calls = calls
+
+    def launch(self) -> None:
+        for call in self.calls:
+            call()
+
+
+class DeviceDouble:
+    """`captured.Device` on a CPU."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype, self.real = dtype, np.dtype(dtype).type
+        self.calls: list[Callable[[], None]] | None = None
+        self.names: list[str] = []
+        self.written: list[np.ndarray] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        assert self.calls is None, "an allocation while recording"
+        return np.full(shape, 7, dtype).view(DeviceArray)  # whatever lay there
+
+    def fill(self, target: np.ndarray, source: np.ndarray) -> None:
+        assert self.calls is None, "a copy while recording"
+        assert target.shape == source.shape
+        assert target.dtype == source.dtype
+        target[...] = source
+
+    def copy(self, a: np.ndarray) -> np.ndarray:
+        assert self.calls is None, "a copy while recording"
+        return a.copy()
+
+    def launch(self, name: str, work: Any, *arguments: Any) -> None:
+        types, meets = kernels()[name]
+        assert len(arguments) == len(types), name
+        slots = [self.slot(name, kind, a) for kind, a in zip(types, arguments, strict=True)]
+        # Any grid gives the same; kernels that meet ask for their block.
+        grid, (width, height) = (3, (5, 1)) if isinstance(work, int) else work
+        assert meets == (not isinstance(work, int)), name
+        pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
+        kernel = getattr(emulation(self.dtype), f"run_{name}")
+        keep = (slots, arguments)
+        self.do(name, lambda: kernel(grid, width, height, pointers) and keep)
+
+    def slot(self, name: str, kind: str, argument: Any) -> Any:
+        """An argument as CuPy hands it over, which takes Python's int for long long and its float
+        for double, and NumPy's numbers as what they are."""
+        if kind.endswith("*"):
+            of = kind.removeprefix("const ").removesuffix("*").strip()
+            sizes = {"real": self.dtype, "double": "float64", "long long": "int64"}
+            wanted = sizes | {"word": "uint64", "unsigned char": "uint8"}
+            assert isinstance(argument, np.ndarray), (name, kind)
+            assert argument.dtype == wanted[of], (name, kind, argument.dtype)
+            assert argument.flags.c_contiguous, (name, kind)
+            if not kind.startswith("const"):
+                self.written.append(argument)
+            return ctypes.c_void_p(argument.ctypes.data)
+        numbers = {
+            "int": (np.int32, ctypes.c_int),
+            "long long": (int, ctypes.c_longlong),
+            "double": (float, ctypes.c_double),
+            "real": (self.real, np.ctypeslib.as_ctypes_type(self.dtype)),
+        }
+        python, c = numbers[kind]
+        assert type(argument) is python, (name, kind, type(argument))
+        return c(argument)
+
+    def gemm(self, alpha: Any, a: Any, a_t: bool, b: Any, b_t: bool, beta: Any, c: Any) -> None:
+        assert alpha.shape == beta.shape == (1,)
+        assert alpha.dtype == beta.dtype == a.dtype == b.dtype == c.dtype == self.dtype
+        assert all(m.flags.c_contiguous for m in (a, b, c))
+        self.written.append(c)
+        a, b, c = map(np.asarray, (a, b, c))
+
+        def multiply() -> None:
+            product = (a.T if a_t else a) @ (b.T if b_t else b)
+            c[...] = alpha[0] * product + (beta[0] * c if beta[0] else 0)
+
+        self.do("gemm", multiply)
+
+    def do(self, name: str, call: Callable[[], Any]) -> None:
+        """Record the call; nothing here is run outside of a graph."""
+        assert self.calls is not None, f"{name} outside of a graph"
+        self.names.append(name)
+        self.calls.append(call)
+
+    def record(self, work: Callable[[], None]) -> Recorded:
+        self.calls, DeviceArray.recording = [], True
+        try:
+            work()
+            return Recorded(self.calls)
+        finally:
+            self.calls, DeviceArray.recording = None, False
+
+
+class CapturedBackend(NumpyBackend):
+    """NumPy's ops, and steps captured on the double."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "captured"
+        self.steps: list[CapturedStep] = []
+
+    def build(self, plan: Any, program: Any) -> CapturedStep:
+        step = CapturedStep(plan, program, DeviceDouble(plan.dtype))
+        self.steps.append(step)
+        return step

@@ -1,0 +1,139 @@
+"""`mlpkit doctor`, and what is said of a GPU that fails."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+
+import pytest
+
+import mlpkit_backends
+from mlpkit import cli
+from mlpkit_backends import BackendUnavailable, DeviceError, available, cuda, load
+from mlpkit_backends.cuda import CupyBackend
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Backends looked for anew in the test, and forgotten after it."""
+    mlpkit_backends._find.cache_clear()
+    yield
+    mlpkit_backends._find.cache_clear()
+
+
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The command's status and what it prints."""
+    monkeypatch.setattr("sys.argv", ["mlpkit", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert err == ""
+    return int(ended.value.code or 0), out
+
+
+def test_each_backend_with_its_state(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
+    status, out = doctor(monkeypatch, capsys)
+    assert status == 0
+    for name, state in available().items():
+        assert any(line.split() == [name, *state.split()] for line in out.splitlines())
+    for what in ("processor: ", "threads: ", "BLAS: openblas"):
+        assert what in out
+    assert "MLPKIT_BACKEND is 'numpy'" in out
+    assert out.splitlines()[-1] == "The default backend is numpy."
+
+
+def test_a_default_that_does_not_work_is_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setenv("MLPKIT_BACKEND", "cupy")
+    status, out = doctor(monkeypatch, capsys)
+    assert status == 2
+    assert "The default backend doesn't work: backend cupy can't be used: CuPy is not" in out
+    assert 'pip install "cupy-cuda13x[ctk]"' in out
+
+
+def test_two_wheels_are_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def distribution(name: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(metadata={"Name": name}, version="14.2.0")
+
+    names = ("numpy", "cupy-cuda12x", "cupy_helpers", "cupy-cuda13x")
+    monkeypatch.setattr(cuda, "distributions", lambda: map(distribution, names))
+    with pytest.raises(
+        BackendUnavailable,
+        match=r"2 wheels .*cupy-cuda12x 14\.2\.0 and cupy-cuda13x 14\.2\.0, .*"
+        r"pip uninstall cupy-cuda12x cupy-cuda13x, then ",
+    ):
+        load("cupy")
+
+
+def test_a_cupy_for_another_makers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = types.SimpleNamespace(is_hip=True)
+    fake = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", fake)  # type: ignore[arg-type]
+    with pytest.raises(BackendUnavailable, match=r"made for AMD's ROCm.*pip install"):
+        load("cupy")
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+def gpu() -> CupyBackend:
+    """The backend over a device with 3 GiB of 80 free."""
+    runtime = types.SimpleNamespace(
+        memGetInfo=lambda: (3 << 30, 80 << 30),
+        CUDARuntimeError=CUDARuntimeError,
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13020,
+        getDeviceProperties=lambda number: {"name": b"NVIDIA Test"},
+    )
+    space = types.SimpleNamespace(
+        runtime=runtime,
+        driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
+        memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        Device=lambda: types.SimpleNamespace(id=0, compute_capability="120"),
+    )
+    backend = CupyBackend.__new__(CupyBackend)
+    backend.name = "cupy"
+    backend.xp = types.SimpleNamespace(cuda=space, __version__="14.2.0")
+    return backend
+
+
+def test_out_of_memory_says_how_much_and_what_to_lower() -> None:
+    error = OutOfMemoryError("Out of memory allocating 5,368,709,120 bytes (allocated so far: 1).")
+    with pytest.raises(DeviceError) as caught, gpu().failures():
+        raise error
+    said = str(caught.value)
+    for part in ("5.0 GiB was asked for", "3.0 GiB of 80.0 GiB is free", "lower --batch-size"):
+        assert part in said
+
+
+@pytest.mark.parametrize("kind", [CUDARuntimeError, CUDADriverError])
+def test_a_device_that_fails_is_a_sentence(kind: type[RuntimeError]) -> None:
+    said = r"the GPU failed \(cudaErrorDevicesUnavailable: gone\): .* see that `nvidia-smi`"
+    with pytest.raises(DeviceError, match=said), gpu().failures():
+        raise kind("cudaErrorDevicesUnavailable: gone\nmore")
+
+
+def test_what_is_known_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_TF32", "1")
+    details = gpu().details()
+    assert details["device"] == "NVIDIA Test, compute capability 12.0"
+    assert details["memory"] == "3.0 GiB of 80.0 GiB free"
+    assert details["driver"] == "for CUDA 13.0"
+    assert details["CUDA runtime"] == "13.2"
+    assert details["TF32"].startswith("on")
+    assert details["training steps"].startswith(("as CUDA graphs", "op by op (cuBLAS can't be"))

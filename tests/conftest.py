@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import array_api_strict
 import numpy as np
 import pytest
 
 import mlpkit_backends
 from mlpkit_backends import Array, Backend, BackendUnavailable, available, load
-
-DEVICE = array_api_strict.Device("device1")
-HOST = array_api_strict.Device("CPU_DEVICE")
 
 
 class StrictBackend(Backend):
@@ -21,21 +17,26 @@ class StrictBackend(Backend):
     become NumPy's unasked. A stray numpy call in shared code fails on it."""
 
     def __init__(self) -> None:
+        try:
+            import array_api_strict
+        except ImportError as error:
+            raise BackendUnavailable("pip install array-api-strict") from error
         super().__init__("strict", array_api_strict)
+        self.device, self.host = map(array_api_strict.Device, ("device1", "CPU_DEVICE"))
 
     def asarray(self, a: Any, dtype: str | None = None) -> Array:
         if not isinstance(a, type(self.xp.empty(0))):
-            a = self.xp.asarray(np.asarray(a), device=DEVICE)
+            a = self.xp.asarray(np.asarray(a), device=self.device)
         return a if dtype is None else self.xp.astype(a, getattr(self.xp, dtype), copy=False)
 
     def to_numpy(self, a: Array) -> np.ndarray[Any, Any]:
-        return np.asarray(a.to_device(HOST))
+        return np.asarray(a.to_device(self.host))
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=DEVICE)
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
 
     def arange(self, n: int) -> Array:
-        return self.xp.arange(n, dtype=self.xp.int64, device=DEVICE)
+        return self.xp.arange(n, dtype=self.xp.int64, device=self.device)
 
 
 def pytest_report_header() -> list[str]:

@@ -97,11 +97,19 @@ class CupyBackend(Backend):
     def normalise(self, images: Array, mean: Array) -> Array:
         return elementwise("normalise")(images, mean)
 
+    def affine(self, x: Array, w: Array, b: Array) -> Array:
+        y = x @ w
+        y += b
+        return y
+
     def leaky_relu(self, x: Array, alpha: float) -> Array:
         return self._activate("LEAKY_RELU", x, alpha)
 
     def leaky_relu_backward(self, dy: Array, x: Array, alpha: float) -> Array:
         return self._activate_backward("LEAKY_RELU", dy, x, alpha)
+
+    def relu_backward(self, dy: Array, x: Array) -> Array:
+        return self._activate_backward("RELU", dy, x)
 
     def elu(self, x: Array, alpha: float) -> Array:
         return self._activate("ELU", x, alpha)

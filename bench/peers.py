@@ -6,12 +6,13 @@ Needs `pip install -e ".[bench]"`. Where OPENBLAS_CORETYPE is set, NumPy's and S
 slower than they could: unset it. Each contender is a process of its own with all cores; in each
 round each has its turn, so that what else the machine does falls on all alike. A row's ratios are
 medians over the rounds of mlpkit's rate to that contender's in the same round. Writes
-bench/results/cpu-PROCESSOR.json and .png.
+bench/results/cpu-PROCESSOR.json and .png, beside what is there of other workloads and optimizers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -175,6 +176,9 @@ def main() -> None:
     target = benchmark.results_path(RESULTS, "cpu")
     command = {"rounds": given.rounds, "seconds": given.seconds, "dtype": "float32"}
     RESULTS.mkdir(exist_ok=True)
+    if target.is_file():  # the cases that this run leaves out stay as they were
+        before = json.loads(target.read_text())["results"]
+        results = [r for r in before if (r["workload"], r["optimizer"]) not in cases] + results
     write_json(target, {**machine, **command, "results": results})
     title = benchmark.title(machine, "float32")
     save(benchmark.bar_figure(results, title, "contender"), target.with_suffix(".png"))

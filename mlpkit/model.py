@@ -94,9 +94,10 @@ class Sequential:
         for name in known:
             layer = self.owner(name)
             old = layer.params[name]
-            layer.params[name] = layer.backend.xp.astype(
-                layer.backend.asarray(params[name]), old.dtype
+            new = layer.backend.xp.astype(
+                layer.backend.asarray(params[name]), old.dtype, copy=False
             )
+            layer.params[name] = layer.backend.copy(new)
             report(f"Loading Params: {name} Shape: {tuple(old.shape)}")
         self.gather_params()
 

@@ -81,7 +81,7 @@ class Optimizer:
         been replaced by something of another shape."""
         for state in self.states():
             if name not in state:
-                state[name] = backend.xp.zeros_like(w)
+                state[name] = backend.zeros_like(w)
             if state[name].shape != w.shape:
                 raise ValueError(
                     f"{type(self).__name__}'s state of {name} should have its shape, "

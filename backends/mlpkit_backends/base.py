@@ -102,6 +102,10 @@ class Backend:
         """A new array of zeros."""
         return self.xp.zeros(shape, dtype=getattr(self.xp, dtype))
 
+    def zeros_like(self, a: Array) -> Array:
+        """A new array of zeros, of a's shape and dtype."""
+        return self.xp.zeros_like(a)
+
     def arange(self, n: int) -> Array:
         """The integers 0 to n - 1, int64."""
         return self.xp.arange(n, dtype=self.xp.int64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import aligned
 from .base import Array, Backend
 from .blas import add_product, product
 from .plan import Block, Plan, Program
@@ -25,7 +26,7 @@ class BufferedStep:
     def __init__(self, backend: Backend, plan: Plan, program: Program) -> None:
         self.backend, self.plan, self.program = backend, plan, program
         self.gradients = [
-            None if program.update == "sgd_update" else np.empty_like(block.w)
+            None if program.update == "sgd_update" else aligned.empty(block.w.shape, plan.dtype)
             for block in program.blocks
         ]
 

@@ -9,6 +9,7 @@ from threading import Lock
 
 import numpy as np
 
+from . import aligned
 from .base import Array, Step
 from .cpu import NumpyBackend
 from .errors import BackendUnavailable
@@ -69,11 +70,11 @@ class CompiledStep:
             np.array([OPS.index(block.op or "") for block in blocks]),
             np.array([block.alpha_and_scale() for block in blocks]),
             tuple(np.empty(shape, np.bool_) for shape in outputs),
-            tuple(np.empty(shape, dtype) for shape in outputs),
-            tuple(np.empty((n, width), dtype) for width in widths),
-            tuple(np.empty(shape, dtype) for shape in outputs),
-            np.empty((self.workers, ROWS * max(widths[1:])), dtype),
-            np.empty(n * max(widths), dtype),
+            tuple(aligned.empty(shape, dtype) for shape in outputs),
+            tuple(aligned.empty((n, width), dtype) for width in widths),
+            tuple(aligned.empty(shape, dtype) for shape in outputs),
+            aligned.empty((self.workers, ROWS * max(widths[1:])), dtype),
+            aligned.empty((n * max(widths),), dtype),
             np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
         )
         self(np.empty((0, n), np.int64))  # compiles, or loads what an earlier run compiled

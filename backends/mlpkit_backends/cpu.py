@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy
 
+from . import aligned
 from .base import Array, Backend, EagerStep, Step
 from .blas import product
 from .plan import Plan, Program
@@ -35,6 +37,23 @@ class NumpyBackend(Backend):
             "threads": str(processors()),
             "BLAS": ", ".join(sorted(blas)),
         }
+
+    # Arrays that are made here begin with a cache line.
+
+    def asarray(self, a: Any, dtype: str | None = None) -> Array:
+        a = numpy.asarray(a)
+        return a if dtype is None or a.dtype == dtype else aligned.copy(a, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        new = aligned.empty(shape, dtype)
+        new[...] = 0
+        return new
+
+    def zeros_like(self, a: Array) -> Array:
+        return self.zeros(a.shape, a.dtype)
+
+    def copy(self, a: Array) -> Array:
+        return aligned.copy(a, a.dtype)
 
     # A new array costs more than the arithmetic, as its pages have to be mapped: one each here.
 

@@ -98,7 +98,7 @@ def scaling_figure(results: list[dict[str, Any]], title: str) -> Figure:
         rate.loglog(x, [r["iterations_per_second"] for r in rows], "o-", label="mlpkit")
         memory.semilogx(x, [r["peak_rss_bytes"] / 2**20 for r in rows], "o-")
         memory.set_ylim(bottom=0)
-        memory.set_xticks(x, [str(value) for value in x])
+        memory.set_xticks(x, [str(value) for value in x], rotation=30)
         memory.minorticks_off()
         name, held = key.replace("_", " "), other.replace("_", " ")
         rate.set(title=f"{held} {fixed}", ylabel="iterations / s")

@@ -14,7 +14,9 @@ from .cublas import WORKSPACE, Cublas
 KERNELS = Path(__file__).parent / "kernels"
 OPTIONS = ("-fmad=false",)  # the base's products and sums aren't fused either
 THREADS = 256
-BLOCKS = 1 << 16  # at most, in a grid; each thread then takes several elements
+# At most, in a grid: enough to fill any card; each thread then takes several elements, and reads an
+# update's settings once.
+BLOCKS = 1 << 12
 
 
 def source() -> str:

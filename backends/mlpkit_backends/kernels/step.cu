@@ -102,7 +102,9 @@ extern "C" __global__ void update_bias(
 extern "C" __global__ void update_weights(
     real *w, const real *dw, real *m, real *v, long long count, int rule, const double *row
 ) {
-    EACH(i, count) update_one(rule, row, w[i], dw[i], m + i, v + i);
+    double settings[6];  // in registers: row might be part of w, for all that the compiler knows
+    for (int j = 0; j < 6; j++) settings[j] = row[j];
+    EACH(i, count) update_one(rule, settings, w[i], dw[i], m + i, v + i);
 }
 
 // w (count,) <- w + velocity (count,), the latter updated already: what is left of sgdm_update.

@@ -1,7 +1,7 @@
 """The curves of a PDF that matplotlib wrote, read back from its pages' drawing instructions.
 
-Of PDF (ISO 32000) it reads what matplotlib writes: a classic cross-reference table, and streams that
-are plain or deflated.
+Of PDF (ISO 32000) it reads what matplotlib writes: a classic cross-reference table, and streams
+that are plain or deflated.
 """
 
 from __future__ import annotations

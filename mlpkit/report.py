@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends import backend_pdf
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from .checkpoint import atomic
 from .plotting import (
@@ -54,8 +55,8 @@ ALIKE = {
 }
 # Inches: letter, upright for panels one above the other, across for those side by side.
 UPRIGHT, ACROSS = (8.5, 11.0), (11.0, 8.5)
-MARGIN = 0.05  # of the page, on every side
-CAPTION_SIZE = 9
+MARGIN = 0.5  # on every side
+CAPTION_SIZE, CAPTION_PITCH = 9, 15  # points; characters an inch
 
 Points = list[tuple[float, float]]
 
@@ -118,10 +119,13 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         "CreationDate": None,
     }
     # Every point of the history is to be in the file.
-    with rc_context({"path.simplify": False}), atomic(out) as temporary:
-        with pdf.PdfPages(temporary, metadata=information) as pages:
-            for figure in figures(runs):
-                pages.savefig(figure)
+    with (
+        rc_context({"path.simplify": False}),
+        atomic(out) as temporary,
+        pdf.PdfPages(temporary, metadata=information) as pages,
+    ):
+        for figure in figures(runs):
+            pages.savefig(figure, bbox_inches=page_of(figure))
 
 
 def figures(runs: dict[str, ReportRun]) -> Iterable[Figure]:
@@ -146,12 +150,20 @@ def figures(runs: dict[str, ReportRun]) -> Iterable[Figure]:
 
 
 def lay_out(figure: Figure, size: tuple[float, float], caption: list[str]) -> None:
-    """Put a figure on a page of that size, with the caption's paragraphs below it."""
-    figure.set_size_inches(size)
-    figure.get_layout_engine().set(rect=(MARGIN, MARGIN, 1 - 2 * MARGIN, 1 - 2 * MARGIN))
-    width = int(size[0] * 13.5)  # characters of a line
-    text = "\n".join(textwrap.fill(paragraph, width) for paragraph in caption)
-    figure.supxlabel(text, x=MARGIN, ha="left", fontsize=CAPTION_SIZE)
+    """Give a figure the size of such a page within its margins, and the caption's paragraphs below
+    its panels."""
+    width, height = (side - 2 * MARGIN for side in size)
+    figure.set_size_inches(width, height)
+    for legend in figure.legends:  # else it would be at the page's edge
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    text = "\n".join(textwrap.fill(line, int(width * CAPTION_PITCH)) for line in caption)
+    figure.supxlabel(text, x=0, ha="left", fontsize=CAPTION_SIZE)
+
+
+def page_of(figure: Figure) -> Bbox:
+    """The figure with the page's margins around it, in inches."""
+    width, height = figure.get_size_inches()
+    return Bbox([[-MARGIN, -MARGIN], [width + MARGIN, height + MARGIN]])
 
 
 def digests(runs: dict[str, ReportRun]) -> dict[str, str]:

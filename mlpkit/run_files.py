@@ -93,9 +93,7 @@ def read_json(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     return content
 
 
-def check_types(
-    content: dict[str, Any], types: dict[str, tuple[type, ...]], path: Path
-) -> None:
+def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], path: Path) -> None:
     """RunError where what the path's file holds is missing or of another type."""
     for key, allowed in types.items():
         value = content.get(key)

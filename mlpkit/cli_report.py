@@ -74,10 +74,13 @@ def compare(
     from .compare import Comparison, train_all
     from .progress import RecipesDisplay, making_data
     from .report import REPORT, write_report
+    from .run_files import check_place
 
     for option, value in (("epochs", epochs), ("train-size", train_size), ("jobs", jobs)):
         if value is not None and value < 1:
             raise ValueError(f"--{option} must be at least 1; got {value}")
+    if out.is_dir():  # said now, not after the trainings
+        check_place(out / REPORT)
     comparison = Comparison(making_data(data), out, epochs, train_size, backend, seed)
     missing = comparison.missing()
     with RecipesDisplay() as display:

@@ -168,7 +168,9 @@ class RecipesDisplay:
         if done == total:
             self.live.update(self.tasks[name], visible=False)
             seconds = time.perf_counter() - self.began
-            self.say(f"{name:8}  {done} epochs, validation accuracy {accuracy}, by {seconds:.0f} s")
+            self.say(
+                f"{name:8}  validation accuracy {accuracy} after epoch {done}, {seconds:.0f} s"
+            )
 
 
 def print_rates(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:

@@ -53,6 +53,14 @@ ALIKE = {
     "val_size": "numbers of validation images",
     "epochs": "numbers of epochs",
 }
+# What a caption gives of config.json, beyond what every run is read by.
+REPORT_TYPES: dict[str, tuple[type, ...]] = {
+    "epochs": (int,),
+    "train_size": (int,),
+    "seed": (int,),
+    "backend": (str,),
+    "data_sha256": (dict,),
+}
 # Inches: letter, upright for panels one above the other, across for those side by side.
 UPRIGHT, ACROSS = (8.5, 11.0), (11.0, 8.5)
 MARGIN = 0.5  # on every side
@@ -85,7 +93,7 @@ class ReportRun:
         best, epoch = max((y, -x) for x, y in accuracy_points(self.history, "val_acc"))
         return (
             f"{self.recipe}: {title_of(self.folder)}, batch size {config['batch_size']}, "
-            f"{config['epochs']} epochs, {config['dtype']}; seed {config['seed']}; backend "
+            f"{count_epochs(config['epochs'])}, {config['dtype']}; seed {config['seed']}; backend "
             f"{config['backend']}; best validation accuracy {best:.2%}, of epoch {-epoch:.0f}, "
             f"test accuracy {self.test_accuracy:.2%}."
         )
@@ -93,7 +101,7 @@ class ReportRun:
     def data_caption(self) -> str:
         """The data in words."""
         config = self.config
-        digest = config["data_sha256"].get(FILES[0].name, "")
+        digest = str(config["data_sha256"].get(FILES[0].name))
         name = "SVHN" if digest == FILES[0].sha256 else Path(config["data"]).name
         return (
             f"Data: {name}, {config['train_size']} training and {config['val_size']} validation "
@@ -149,15 +157,23 @@ def figures(runs: dict[str, ReportRun]) -> Iterable[Figure]:
     yield figure
 
 
+def count_epochs(number: int) -> str:
+    """So many epochs, in words."""
+    return f"{number} epoch{'s' * (number != 1)}"
+
+
 def lay_out(figure: Figure, size: tuple[float, float], caption: list[str]) -> None:
     """Give a figure the size of such a page within its margins, and the caption's paragraphs below
     its panels."""
     width, height = (side - 2 * MARGIN for side in size)
     figure.set_size_inches(width, height)
-    for legend in figure.legends:  # else it would be at the page's edge
-        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     text = "\n".join(textwrap.fill(line, int(width * CAPTION_PITCH)) for line in caption)
     figure.supxlabel(text, x=0, ha="left", fontsize=CAPTION_SIZE)
+    # Now, while the figure's edge is where its legend belongs, which on the page is the page's.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
 
 
 def page_of(figure: Figure) -> Bbox:
@@ -219,17 +235,13 @@ def recipe_of(folder: Path) -> str:
 def read_run(folder: Path, recipe: str) -> ReportRun:
     """A run that a report can show. RunError where it isn't finished, or its files are damaged."""
     config = read_config(folder)
-    whole, text = (int,), (str,)
-    needed: dict[str, tuple[type, ...]] = {"epochs": whole, "train_size": whole, "seed": whole}
-    check_types(config, needed | {"backend": text}, folder / "config.json")
-    if not isinstance(config.setdefault("data_sha256", {}), dict):
-        raise RunError(f"{folder / 'config.json'}: data_sha256 should be an object: train again")
+    check_types(config, REPORT_TYPES, folder / "config.json")
     history = read_history(folder)
     epochs = len(accuracy_points(history, "val_acc"))
     if epochs != config["epochs"] or not (folder / "summary.json").is_file():
         raise RunError(
-            f"{folder}, {recipe}'s run, was stopped early, after {epochs} of {config['epochs']} "
-            "epochs: train it again"
+            f"{folder}, {recipe}'s run, was stopped early, after {epochs} of "
+            f"{count_epochs(config['epochs'])}: train it again"
         )
     summary = read_json(folder / "summary.json", {"test_accuracy": (float, int)})
     run = ReportRun(folder, recipe, config, history, summary["test_accuracy"])

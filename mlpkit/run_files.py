@@ -64,6 +64,8 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "data": (str,),
 }
 
+TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's config.json, with the types of what is read back checked. Raises RunError."""
@@ -98,7 +100,7 @@ def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], pat
     for key, allowed in types.items():
         value = content.get(key)
         if not isinstance(value, allowed) or isinstance(value, bool):
-            expected = {str: "text", int: "a whole number", float: "a number"}[allowed[0]]
+            expected = TYPE_NAMES[allowed[0]]
             came = f"it is {value!r}" if key in content else "it is missing"
             raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
 

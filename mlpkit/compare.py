@@ -106,15 +106,15 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
     children: list[subprocess.Popen[str]] = []
 
     def train(name: str) -> None:
-        child = subprocess.Popen(
+        with subprocess.Popen(
             comparison.command(name),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
-        )
-        children.append(child)
-        follow(name, child, report)
+        ) as child:
+            children.append(child)
+            follow(name, child, report)
 
     with ThreadPoolExecutor(jobs) as pool:
         tasks = [pool.submit(train, name) for name in names]

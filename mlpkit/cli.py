@@ -189,7 +189,7 @@ def evaluate(
     backend: BackendOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Score a run's best weights on the validation and test images."""
+    """Score a run's best weights on validation and test images."""
     from mlpkit_backends.threads import use_threads
 
     use_threads(threads)

@@ -19,7 +19,7 @@ from mlpkit_backends.threads import VARIABLE, processors
 
 from .datasets import load_dataset
 from .recipes import RECIPES, Recipe
-from .report import read_run
+from .report_runs import read_run
 from .run_files import RunError, check_free
 from .runs import data_hashes
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .pdf_curves import PRINTED, Drawn, PdfError, Points, deviation, read_pdf
 from .plotting import activation_points
-from .report import CURVES, ITEMS, MARK, ReportRun, digests, gather
+from .report import MARK
+from .report_runs import CURVES, ITEMS, ReportRun, digests, gather
 
 # Rounding is half of what is printed; the fitted scale and offset add as much at most.
 TOLERANCE = 2 * PRINTED
@@ -47,10 +48,12 @@ def verify_report(file: Path, folders: Sequence[Path]) -> list[str]:
         )
     runs = gather(folders)
     carried = dict(entry.partition(" ")[::2] for entry in entries)
+    own = digests(runs)
     differences = [
-        f"{name_of(runs[recipe], column)}: history.csv has other points than the PDF's digest"
-        for recipe, column in ((r, c) for r in runs for c in CURVES)
-        if carried.get(f"{recipe}.{column}") != digests(runs)[f"{recipe}.{column}"]
+        f"{name_of(run, column)}: history.csv has other points than the PDF's digest"
+        for recipe, run in runs.items()
+        for column in CURVES
+        if carried.get(f"{recipe}.{column}") != own[f"{recipe}.{column}"]
     ]
     pages = expected_pages(runs)
     if len(document.pages) != len(pages):

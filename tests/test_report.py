@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from mlpkit import cli, synthetic
 from mlpkit.pdf_curves import PdfError, read_pdf
-from mlpkit.report import figures, gather, write_report
+from mlpkit.report import figures, write_report
 from mlpkit.report_check import verify_report
+from mlpkit.report_runs import gather
 from mlpkit.run_files import RunError
 
 EPOCHS, PER_EPOCH = 5, 7

@@ -141,7 +141,9 @@ def follow(name: str, child: subprocess.Popen[str], report: Report) -> None:
 
 def stop(child: subprocess.Popen[str]) -> None:
     """End a training, as by Ctrl-C, where it doesn't end by itself."""
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(GRACE)
-    if child.poll() is None:
-        child.send_signal(signal.SIGINT)
+    for number in (None, signal.SIGINT, signal.SIGTERM):  # started with &, it hears no Ctrl-C
+        if number is not None:
+            child.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+            return

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__
+from . import __version__, cli_report
 from .recipes import DEFAULT_RECIPE, RECIPES, check_dtype, find_recipe
 
 
@@ -189,7 +189,7 @@ def evaluate(
     backend: BackendOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Score a run's best weights on the validation and test images."""
+    """Score a run's best weights on validation and test images."""
     from mlpkit_backends.threads import use_threads
 
     use_threads(threads)
@@ -227,6 +227,11 @@ def activations(
 
     save(activations_figure(), out)
     print(out)
+
+
+app.command()(cli_report.report)
+app.command()(cli_report.compare)
+app.command()(cli_report.verify_report)
 
 
 @app.command()

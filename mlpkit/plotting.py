@@ -90,17 +90,28 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
     return figure
 
 
-def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
-    """Every THIN-th iteration's loss; more of a run too short to show as a curve so."""
+def loss_points(history: History) -> list[tuple[float, float]]:
+    """Iteration and loss of every THIN-th iteration; more of a run too short to show as a curve
+    so."""
     thin = max(1, min(THIN, len(history) // THIN))
-    points = [(row["iteration"], row["loss"]) for row in history[::thin]]
+    return [(row["iteration"], row["loss"]) for row in history[::thin]]
+
+
+def accuracy_points(history: History, column: str) -> list[tuple[float, float]]:
+    """Epoch and accuracy of every finished epoch."""
+    return [(row["epoch"], row[column]) for row in history if column in row]
+
+
+def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
+    """The loss by iteration, thinned."""
+    points = loss_points(history)
     marker = "o" if len(points) == 1 else None  # a line of one point would not show
     axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker, markersize=4)
 
 
 def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:
     """An accuracy by epoch, with markers."""
-    points = [(row["epoch"], row[column]) for row in history if column in row]
+    points = accuracy_points(history, column)
     axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=label, markersize=4)
 
 
@@ -114,22 +125,31 @@ def finish(axes: Axes) -> None:
     axes.grid(alpha=0.3)
 
 
+def activation_points() -> dict[str, list[tuple[float, float]]]:
+    """Points of each of the six activations on [-10, 10], by the activation's title."""
+    functions: dict[str, Callable[[Any], Any]] = {
+        "Sigmoid": lambda x: activations.sigmoid(x, backend="numpy"),
+        "Leaky ReLU, slope 0.1": lambda x: activations.leaky_relu(x, 0.1, backend="numpy"),
+        "ReLU": lambda x: activations.relu(x, backend="numpy"),
+        "ELU, alpha 0.5": lambda x: activations.elu(x, 0.5, backend="numpy"),
+        "SELU": lambda x: activations.selu(x, 1.6732, 1.0507, backend="numpy"),
+        "Tanh": lambda x: activations.tanh(x, backend="numpy"),
+    }
+    x = load("numpy").asarray(np.linspace(-10, 10, 401))
+    return {
+        title: list(zip(x.tolist(), function(x).tolist(), strict=True))
+        for title, function in functions.items()
+    }
+
+
 def activations_figure() -> Figure:
     """The six activations on [-10, 10], two rows of three."""
-    functions: list[tuple[str, Callable[[Any], Any]]] = [
-        ("Sigmoid", lambda x: activations.sigmoid(x, backend="numpy")),
-        ("Leaky ReLU, slope 0.1", lambda x: activations.leaky_relu(x, 0.1, backend="numpy")),
-        ("ReLU", lambda x: activations.relu(x, backend="numpy")),
-        ("ELU, alpha 0.5", lambda x: activations.elu(x, 0.5, backend="numpy")),
-        ("SELU", lambda x: activations.selu(x, 1.6732, 1.0507, backend="numpy")),
-        ("Tanh", lambda x: activations.tanh(x, backend="numpy")),
-    ]
-    x = load("numpy").asarray(np.linspace(-10, 10, 401))
     figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes, (title, function) in zip(figure.subplots(2, 3).flat, functions, strict=True):
+    curves = activation_points().items()
+    for axes, (title, points) in zip(figure.subplots(2, 3).flat, curves, strict=True):
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.axvline(0, color="0.6", linewidth=0.8)
-        axes.plot(x, function(x))
+        axes.plot(*zip(*points, strict=True))
         axes.set(title=title, xlabel="x", ylabel="f(x)")
         axes.grid(alpha=0.3)
     return figure

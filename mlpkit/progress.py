@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from .datasets import Dataset
@@ -125,6 +132,45 @@ class TrainingDisplay:
             f"{f'{number} / {epochs}':>9}   {last.train_loss:8.4f} {last.val_loss:10.4f}"
             f"   {last.train_acc:8.1%} {last.val_acc:10.1%}   {rate:.0f} it/s"
         )
+
+
+class RecipesDisplay:
+    """A line for each recipe of `mlpkit compare`: its epochs while they go on, on a terminal, and
+    its validation accuracy at its end. A context manager; it may be told from several threads."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+        self.live = Progress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.began = time.perf_counter()
+
+    def __enter__(self) -> RecipesDisplay:
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the live ones."""
+        self.console.print(line, markup=False)
+
+    def wait_for(self, name: str, epochs: int) -> None:
+        """Show a recipe that is to be trained."""
+        self.tasks[name] = self.live.add_task(name, total=epochs)
+
+    def epoch(self, name: str, done: int, total: int, accuracy: str) -> None:
+        """A recipe's epoch has ended with that validation accuracy."""
+        self.live.update(self.tasks[name], completed=done, description=f"{name:8} {accuracy}")
+        if done == total:
+            self.live.update(self.tasks[name], visible=False)
+            seconds = time.perf_counter() - self.began
+            self.say(
+                f"{name:8}  validation accuracy {accuracy} after epoch {done}, {seconds:.0f} s"
+            )
 
 
 def print_rates(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:

@@ -64,32 +64,45 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "data": (str,),
 }
 
+TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's config.json, with the types of what is read back checked. Raises RunError."""
     path = folder / "config.json"
     if not path.is_file():
         raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise RunError(f"{path} should be JSON; it is damaged ({error}): train again") from error
-    if not isinstance(config, dict):
-        raise RunError(
-            f"{path} should hold a JSON object; it holds {type(config).__name__}: train again"
-        )
-    for key, types in CONFIG_TYPES.items():
-        value = config.get(key)
-        if not isinstance(value, types) or isinstance(value, bool):
-            expected = {str: "text", int: "a whole number", float: "a number"}[types[0]]
-            came = f"it is {value!r}" if key in config else "it is missing"
-            raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
+    config = read_json(path, CONFIG_TYPES)
     if config["dtype"] not in DTYPES:
         raise RunError(
             f"{path}: dtype should be {' or '.join(DTYPES)}; it is {config['dtype']!r}: mend it, "
             "or train again"
         )
     return config
+
+
+def read_json(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
+    """A JSON object of a run, with the types of what is named checked. Raises RunError."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} should be JSON; it is damaged ({error}): train again") from error
+    if not isinstance(content, dict):
+        raise RunError(
+            f"{path} should hold a JSON object; it holds {type(content).__name__}: train again"
+        )
+    check_types(content, types, path)
+    return content
+
+
+def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], path: Path) -> None:
+    """RunError where what the path's file holds is missing or of another type."""
+    for key, allowed in types.items():
+        value = content.get(key)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            expected = TYPE_NAMES[allowed[0]]
+            came = f"it is {value!r}" if key in content else "it is missing"
+            raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

@@ -67,12 +67,15 @@ def history(run: Path) -> list[dict[str, str]]:
 
 
 COMMANDS = {
-    "": "train eval plot activations bench doctor data",
+    "": "train eval plot activations report compare verify-report bench doctor data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
     " --val-size --backend --dtype --seed --out",
     "eval": "--data --backend",
     "plot": "--out",
     "activations": "--out",
+    "report": "--pdf",
+    "compare": "--epochs --data --train-size --jobs --out --backend --seed",
+    "verify-report": "",
     "data": "fetch verify info make",
     "data fetch": "",
     "data verify": "",

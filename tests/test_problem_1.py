@@ -52,6 +52,8 @@ TOLERANCES = {  # the contract's, for the sections of one tolerance
 }
 CHECK = re.compile(r"^(.*): (\S+) \(tolerance (\S+)\)$", re.M)
 PASS = re.compile(r"^PASS (.*): (\d+) points$", re.M)
+LEFT_OUT = re.compile(r"^NOT ASKED (.*): too small a training$", re.M)
+TRAINED = ["Training to 75 %", "SGD against SGDM", "Four optimizers"]  # at the real sizes alone
 
 
 @pytest.fixture(scope="module", params=["numpy", "numba"])
@@ -89,11 +91,12 @@ def printed(cell: Any) -> str:
 
 
 def test_every_section_passes_with_its_points(cells: list[Any]) -> None:
-    passed = PASS.findall("".join(map(printed, cells)))
-    assert {name: int(worth) for name, worth in passed} == {
-        name: worth for name, (worth, _) in SECTIONS.items()
+    text = "".join(map(printed, cells))
+    assert {name: int(worth) for name, worth in PASS.findall(text)} == {
+        name: worth for name, (worth, _) in SECTIONS.items() if name not in TRAINED
     }
-    assert printed(cells[-1]) == "17 sections, 40 of 40 points\n"
+    assert LEFT_OUT.findall(text) == TRAINED
+    assert printed(cells[-1]) == "17 sections, 29 of 40 points\n"
 
 
 def test_errors_are_within_the_contracts_tolerances(cells: list[Any]) -> None:

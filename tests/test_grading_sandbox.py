@@ -44,7 +44,9 @@ def answer(tools: Path, code: str, timeout: float = 10.0) -> Outcome:
     """What comes of a submission whose double() has that body."""
     path = tools.parent / "student.py"
     body = "".join(f"    {line}\n" for line in code.strip().splitlines())
-    path.write_text(f"import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n{body}")
+    path.write_text(
+        f"import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n{body}"
+    )
     with SandboxRunner(path, timeout, 600, tools) as runner:
         return runner.run(Task("double", {"x": X}))
 
@@ -67,9 +69,14 @@ HOSTILE = {
         "open(f'/proc/{os.getppid()}/mem', 'rb').read(1)",
         "was raised in student.py, line 4",
     ),
-    "garbage": ("[os.write(fd, b'x' * 99) for fd in range(3, 20)]", "what came back is no answer"),
+    "garbage": (
+        "from contextlib import suppress\n"
+        "for fd in range(3, 30):\n"
+        "    with suppress(OSError): os.write(fd, b'x' * 99)",
+        "what came back is no answer",
+    ),
     "own file": ("open(__file__, 'w')", "was raised in student.py, line 4"),
-    "group": ("os.killpg(0, 9); time.sleep(20)", "ended by SIGKILL"),
+    "group": ("os.killpg(0, 9); time.sleep(20)", ""),
     "toolkit": ("import mlpkit", "use NumPy alone"),
     "cupy": ("import cupy", "use NumPy alone"),
 }

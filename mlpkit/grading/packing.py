@@ -35,7 +35,11 @@ def bring(source: Path, place: Path) -> Path:
     else:
         raise SubmissionError(f"{source} should be a folder, a .zip or a .py file; it is none")
     entries = [path for path in place.iterdir() if path.name != "__MACOSX"]
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "lib" else place
+    return (
+        entries[0]
+        if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "lib"
+        else place
+    )
 
 
 class Room:

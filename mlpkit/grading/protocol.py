@@ -45,7 +45,9 @@ def pack(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
     check_rows(rows)
     header = json.dumps({"about": dict(about), "arrays": rows}).encode()
     check_header_length(len(header))
-    return b"".join([MAGIC, len(header).to_bytes(8, "little"), header, *(a.tobytes() for a in parts)])
+    return b"".join(
+        [MAGIC, len(header).to_bytes(8, "little"), header, *(a.tobytes() for a in parts)]
+    )
 
 
 def unpack(frame: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -75,7 +77,9 @@ def read_header(content: bytes, length: int) -> tuple[dict[str, Any], list[Any]]
     try:
         header = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"the header should be JSON; it isn't ({type(error).__name__})") from error
+        raise ProtocolError(
+            f"the header should be JSON; it isn't ({type(error).__name__})"
+        ) from error
     if not isinstance(header, dict) or header.keys() != {"about", "arrays"}:
         raise ProtocolError("the header should be an object of about and arrays alone")
     if not isinstance(header["about"], dict) or not isinstance(header["arrays"], list):

@@ -127,7 +127,8 @@ class SandboxRunner:
 
     def watch(self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int]) -> Seen:
         """Feed it the task, take what it says, and end it when its time is up."""
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         seen, end = Seen(), time.monotonic() + self.timeout
         give(process.stdin, frame)
         with selectors.DefaultSelector() as selector:
@@ -171,7 +172,7 @@ class SandboxRunner:
         """What came, as an outcome."""
         printed = bytes(seen.printed).decode(errors="replace")
         lines = [json.loads(line) for line in bytes(seen.status).splitlines()]
-        if not lines:
+        if not lines or "note" not in lines[0]:
             said = " ".join(printed.split())[-300:]
             error = f"the grader's own child did not start: {said or 'it said nothing'}"
             return Outcome(error=error, fault="infrastructure", output=printed)
@@ -195,8 +196,13 @@ class SandboxRunner:
 def ending(code: int) -> str:
     """How a child without an answer ended, as a sentence."""
     if code < 0:
-        limits = {signal.SIGXCPU: ": the CPU limit was reached", signal.SIGXFSZ: ": a file too large"}
-        return f"it was ended by {signal.Signals(-code).name}{limits.get(signal.Signals(-code), '')}"
+        limits = {
+            signal.SIGXCPU: ": the CPU limit was reached",
+            signal.SIGXFSZ: ": a file too large",
+        }
+        return (
+            f"it was ended by {signal.Signals(-code).name}{limits.get(signal.Signals(-code), '')}"
+        )
     return f"it ended by itself with status {code} and gave no answer"
 
 

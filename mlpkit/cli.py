@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__
+from . import __version__, cli_grading
 from .recipes import DEFAULT_RECIPE, RECIPES, check_dtype, find_recipe
 
 
@@ -287,6 +287,9 @@ def doctor() -> None:
     print("\n".join(lines))
     if not well:
         raise typer.Exit(2)
+
+
+app.command()(cli_grading.grade)
 
 
 @data_app.command()

@@ -67,12 +67,13 @@ def history(run: Path) -> list[dict[str, str]]:
 
 
 COMMANDS = {
-    "": "train eval plot activations bench doctor data",
+    "": "train eval plot activations bench doctor grade data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
     " --val-size --backend --dtype --seed --out",
     "eval": "--data --backend",
     "plot": "--out",
     "activations": "--out",
+    "grade": "--out --junit --markdown --csv --rubric --timeout --memory --backend",
     "data": "fetch verify info make",
     "data fetch": "",
     "data verify": "",

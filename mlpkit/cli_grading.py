@@ -26,7 +26,7 @@ def grade(
         str | None, typer.Option(help="Of mlpkit itself: cupy, numba, numpy or auto.")
     ] = None,
 ) -> None:
-    """Grade submissions of the assignment, each task in a child of its own.
+    """Grade submissions of the assignment, or mlpkit itself.
 
     Exit status: 0 for full marks, 1 for points lost, 2 where it could not grade.
     """

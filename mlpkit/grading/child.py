@@ -31,11 +31,12 @@ def main() -> None:
     sys.path.insert(0, str(HERE))
     for name in PRELOADED:
         importlib.import_module(name)
-    import jail
+    jail = importlib.import_module("jail")
     import numpy  # noqa: F401  # read while we may
-    import protocol
-    import submissions
-    import tasks
+
+    protocol = importlib.import_module("protocol")
+    submissions = importlib.import_module("submissions")
+    tasks = importlib.import_module("tasks")
 
     about, arrays = protocol.unpack(sys.stdin.buffer.read())
     jail.supervise()
@@ -85,6 +86,8 @@ def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: A
 
 def describe(error: BaseException, submission: str) -> str:
     """What was raised and where: the submission's own last line, where it has one."""
+    if type(error).__name__ == "MissingNameError":
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith(submission)] or frames[-1:]
     root = Path(submission)

@@ -73,7 +73,7 @@ def hide_toolkit() -> None:
     sys.path[:] = [
         p for p in sys.path if not any((Path(p) / name).exists() for name in BLOCKED[:2])
     ]
-    sys.meta_path.insert(0, Block())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Block())
 
 
 def end_all(uid: int | None, seconds: float = 5.0) -> bool:

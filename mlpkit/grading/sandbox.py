@@ -187,9 +187,9 @@ class SandboxRunner:
             about, arrays = unpack(seen.answer)
         except ProtocolError as error:
             return Outcome(error=f"what came back is no answer: {error}", output=printed)
-        said = about.get("error")
-        if said or not isinstance(said, str):
-            return Outcome(error=str(said)[:2000], output=printed)
+        wrong = about.get("error")
+        if wrong or not isinstance(wrong, str):
+            return Outcome(error=str(wrong)[:2000], output=printed)
         return Outcome(arrays, output=printed)
 
 

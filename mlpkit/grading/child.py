@@ -39,13 +39,13 @@ def main() -> None:
     tasks = importlib.import_module("tasks")
 
     about, arrays = protocol.unpack(sys.stdin.buffer.read())
+    jail.hide_toolkit()
     jail.supervise()
     note = jail.leave_network()
     pid = os.fork()
     if pid == 0:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        jail.hide_toolkit()
         jail.give_up(settings)
         os.chdir(settings["scratch"])
         tell(settings, {"note": note})

@@ -71,7 +71,9 @@ class Block:
 def hide_toolkit() -> None:
     """Take the toolkit's folders from the path, and say so where it is asked for."""
     sys.path[:] = [
-        p for p in sys.path if not any((Path(p) / name).exists() for name in BLOCKED[:2])
+        folder
+        for folder in sys.path
+        if not any(os.path.exists(os.path.join(folder, name)) for name in BLOCKED[:2])
     ]
     sys.meta_path.insert(0, Block())
 

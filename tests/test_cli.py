@@ -73,7 +73,8 @@ COMMANDS = {
     "eval": "--data --backend",
     "plot": "--out",
     "activations": "--out",
-    "grade": "--weights --data --out --junit --markdown --csv --rubric --timeout --memory --backend",
+    "grade": "--weights --data --out --junit --markdown --csv --rubric"
+    " --timeout --memory --backend",
     "data": "fetch verify info make",
     "data fetch": "",
     "data verify": "",

@@ -73,7 +73,7 @@ def hide_toolkit() -> None:
     sys.path[:] = [
         folder
         for folder in sys.path
-        if not any(os.path.exists(os.path.join(folder, name)) for name in BLOCKED[:2])
+        if not any(os.path.exists(f"{folder}/{name}") for name in BLOCKED[:2])
     ]
     sys.meta_path.insert(0, Block())
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_report
+from . import __version__, cli_check, cli_grading, cli_report
 from .recipes import DEFAULT_RECIPE, RECIPES, check_dtype, find_recipe
 
 
@@ -292,6 +292,10 @@ def doctor() -> None:
     print("\n".join(lines))
     if not well:
         raise typer.Exit(2)
+
+
+app.command()(cli_grading.grade)
+app.command()(cli_check.check)
 
 
 @data_app.command()

@@ -67,7 +67,7 @@ def history(run: Path) -> list[dict[str, str]]:
 
 
 COMMANDS = {
-    "": "train eval plot activations report compare verify-report bench doctor data",
+    "": "train eval plot activations report compare verify-report bench doctor grade check data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
     " --val-size --backend --dtype --seed --out",
     "eval": "--data --backend",
@@ -76,6 +76,9 @@ COMMANDS = {
     "report": "--pdf",
     "compare": "--epochs --data --train-size --jobs --out --backend --seed",
     "verify-report": "",
+    "grade": "--weights --data --out --junit --markdown --csv --rubric"
+    " --timeout --memory --backend --starter",
+    "check": "--backend --section",
     "data": "fetch verify info make",
     "data fetch": "",
     "data verify": "",

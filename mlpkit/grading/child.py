@@ -1,0 +1,103 @@
+"""A submission's child: `python -I -B child.py SETTINGS`, in the folder of the stand-alone files.
+
+It reads a task from standard input. Then it is two: one that stays as it is, waits and cleans up,
+and one that gives up its rights, loads the submission, does the task and writes a frame to the
+answers' pipe: arrays, or an error as a sentence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+# What submissions import, read while we may: Python may lie where another user can't read.
+PRELOADED = (
+    "abc", "argparse", "builtins", "collections.abc", "copy", "dataclasses", "functools", "glob",
+    "itertools", "math", "operator", "pickle", "random", "socket", "string", "subprocess", "sys",
+    "time", "timeit", "typing", "warnings", "numpy.random", "numpy.linalg", "numpy.testing",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Set up, fork, wait, clean up, tell the parent by the status pipe."""
+    settings = json.loads(sys.argv[1])
+    sys.path.insert(0, str(HERE))
+    for name in PRELOADED:
+        importlib.import_module(name)
+    jail = importlib.import_module("jail")
+    import numpy  # noqa: F401  # read while we may
+
+    protocol = importlib.import_module("protocol")
+    submissions = importlib.import_module("submissions")
+    tasks = importlib.import_module("tasks")
+
+    about, arrays = protocol.unpack(sys.stdin.buffer.read())
+    jail.hide_toolkit()
+    jail.supervise()
+    note = jail.leave_network()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        jail.give_up(settings)
+        os.chdir(settings["scratch"])
+        tell(settings, {"note": note})
+        os.close(settings["status"])
+        submit(
+            settings,
+            about,
+            lambda: tasks.TASKS[about["task"]](
+                submissions.load(settings["submission"]), arrays, about["settings"]
+            ),
+            protocol,
+        )
+    os.close(settings["answer"])
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
+    status = os.waitpid(pid, 0)[1]
+    clean = jail.end_all(settings["uid"])
+    tell(settings, {"code": os.waitstatus_to_exitcode(status), "clean": clean})
+
+
+def tell(settings: dict[str, Any], what: dict[str, Any]) -> None:
+    """A line on the status pipe, which the submission never has."""
+    os.write(settings["status"], json.dumps(what).encode() + b"\n")
+
+
+def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: Any) -> None:
+    """Do the task, answer, and end without running what the submission left to be run."""
+    try:
+        frame = protocol.pack({"error": ""}, do())
+    except BaseException as error:
+        frame = protocol.pack({"error": describe(error, settings["submission"])}, {})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(settings["answer"], view) :]
+    os._exit(0)
+
+
+def describe(error: BaseException, submission: str) -> str:
+    """What was raised and where: the submission's own last line, where it has one."""
+    if type(error).__name__ == "MissingNameError":
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename.startswith(submission)] or frames[-1:]
+    root = Path(submission)
+    path = Path(own[-1].filename) if own else root
+    name = path.relative_to(root) if path.is_relative_to(root) and path != root else path.name
+    said = " ".join(str(error).split())[:1000]
+    return (
+        f"{type(error).__name__} was raised in {name}, line {own[-1].lineno if own else 0}: {said}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The sections of small networks: their gradients, and what their parameters are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .comparing import Answer, Check, Measured, array_of, compare, holds
+from .formulas import chain, chain_gradients, random, softmax, spaced, summed_loss_gradient
+from .interface import Array, Part, Section, Task
+from .layer_sections import SLOPE_MISSING, WRONG_AXIS, comparing
+
+# The contract's figure.
+SMALL_NETWORK_LOSS = 2.4250083210516835
+REPLACED = (
+    "the parameters are replaced instead of shared: a layer computes with the very array that "
+    "assign was given, and sees it change in place"
+)
+ASSIGN = "the layer doesn't compute with what was assigned: forward should read layer.params"
+
+
+def with_params(arrays: dict[str, Array], params: list[Array]) -> dict[str, Array]:
+    """A task's arrays: these, and parameters as p0, p1, ... ."""
+    return arrays | {f"p{i}": p for i, p in enumerate(params)}
+
+
+def gradient_mistakes(
+    x: Array, params: list[Array], dout: Array, active: bool
+) -> Callable[[int], dict[str, Array]]:
+    """By the parameter's position, -1 for x: what usual mistakes make of its gradient."""
+    dx, flat = chain_gradients(x, params, dout, 0.0, active)
+
+    def mistakes(i: int) -> dict[str, Array]:
+        found = {SLOPE_MISSING: dx if i < 0 else flat[i]}
+        if i == len(params) - 1 and not active:
+            found[WRONG_AXIS] = dout.sum(axis=1)
+        elif i % 2:
+            found[WRONG_AXIS] = np.full(len(x), np.nan)
+        return found
+
+    return mistakes
+
+
+def fc_and_leaky_relu() -> Section:
+    """x (3, 5, 3), w (15, 5) through TestFCReLU."""
+    x, w, b, dout = random(21, 3, 5, 3), random(22, 15, 5), random(23, 5), random(24, 3, 5)
+    arrays = with_params({"x": x}, [w, b])
+    settings = {"network": "TestFCReLU"}
+    backward = Task("network", {**arrays, "dout": dout}, settings)
+    dx, (dw, db) = chain_gradients(x, [w, b], dout, active=True)
+    z = chain(x, [w, b])[0]
+    without_slope, (dw_without, db_without) = chain_gradients(x, [w, b], dout, 0.0, True)
+    axis = np.where(z >= 0, dout, 0.01 * dout).sum(axis=1)
+
+    def shared(answer: Answer) -> list[Measured]:
+        moved = chain(x, [w + 0.5, b], active=True)[-1]
+        before = chain(x, [w, b], active=True)[-1]
+        return [
+            compare(answer, "scores", before, 1e-7, what="output with assigned w and b"),
+            compare(answer, "moved", moved, 1e-7, {REPLACED: before}, what="output after w += 0.5"),
+        ]
+
+    parts = {
+        "dx": ("dx", dx, {SLOPE_MISSING: without_slope}),
+        "dw": ("g0", dw, {SLOPE_MISSING: dw_without}),
+        "db": ("g1", db, {SLOPE_MISSING: db_without, WRONG_AXIS: axis}),
+    }
+    return Section(
+        "FC + leaky ReLU",
+        (
+            *(Part(name, 0.5, backward, comparing(key, expected, 1e-7, mistakes))
+              for name, (key, expected, mistakes) in parts.items()),
+            Part("parameters shared", 0.5, Task("network", arrays, settings), Check(shared)),
+        ),
+    )  # fmt: skip
+
+
+def small_network() -> Section:
+    """The contract's arrays through 4 -> 30 -> 7."""
+    x, labels = spaced(-5.5, 4.5, 4, 4).T, np.array([0, 5, 1, 4])
+    params = [
+        spaced(-0.7, 0.3, 4, 30),
+        spaced(-0.6, 0.2, 30),
+        spaced(-0.2, 0.2, 30, 7),
+        spaced(-0.9, 0.1, 7),
+    ]
+    arrays = with_params({"x": x}, params)
+    settings = {"network": "SmallFullyConnectedNetwork"}
+    scores = chain(x, params)[-1]
+    dout = summed_loss_gradient(scores, labels) / len(x)
+    dx, gradients = chain_gradients(x, params, dout)
+    mistakes = gradient_mistakes(x, params, dout, False)
+    losses = {
+        "it isn't divided by the batch: the mean over the examples is meant": np.array(
+            SMALL_NETWORK_LOSS * len(x)
+        ),
+        "the minus sign is missing: -log p": np.array(-SMALL_NETWORK_LOSS),
+    }
+
+    def scored(answer: Answer) -> list[Measured]:
+        wrong = {SLOPE_MISSING: chain(x, params, 0.0)[-1]}
+        return [compare(answer, "scores", scores, 1e-6, wrong, kind="summed")]
+
+    def differentiated(answer: Answer) -> list[Measured]:
+        found = [compare(answer, "dx", dx, 1e-6, mistakes(-1))]
+        for i, expected in enumerate(gradients):
+            what = f"gradient of parameter {i}"
+            found.append(compare(answer, f"g{i}", expected, 1e-6, mistakes(i), what=what))
+        return found
+
+    def measured_loss(answer: Answer) -> list[Measured]:
+        return [compare(answer, "loss", SMALL_NETWORK_LOSS, 1e-10, losses, kind="absolute")]
+
+    start = Task("initial_parameters", {}, {**settings, "count": 10})
+    return Section(
+        "Small network",
+        (
+            Part("initial parameters", 0.5, start, Check(initial)),
+            Part("scores", 0.5, Task("network", arrays, settings), Check(scored)),
+            Part(
+                "loss",
+                0.5,
+                Task("network", {**arrays, "labels": labels}, settings),
+                Check(measured_loss),
+            ),
+            Part(
+                "gradients",
+                0.5,
+                Task("network", {**arrays, "dout": dout}, settings),
+                Check(differentiated),
+            ),
+        ),
+    )
+
+
+def initial(answer: Answer) -> list[Measured]:
+    """Weights of deviation 0.02, over ten networks as one has too few to tell; biases 0."""
+    found = []
+    for i, shape in enumerate([(10, 4, 30), (10, 30), (10, 30, 7), (10, 7)]):
+        p = array_of(answer, f"p{i}", shape)
+        if i % 2:
+            what = f"initial bias, parameter {i}"
+            found.append(compare({"p": p}, "p", np.zeros(shape), 0.0, what=what, kind="absolute"))
+            continue
+        std = float(p.std())
+        found.append(
+            Measured(
+                f"deviation of the initial weights, parameter {i}",
+                abs(std - 0.02),
+                0.002,
+                f"deviation of the initial weights, parameter {i}: {std:.4g}; expected 0.02 within "
+                "10 %",
+                "init_scale isn't used: multiply the standard normals by it" if std > 0.5 else "",
+            )
+        )
+    return found
+
+
+def dropout_network() -> Section:
+    """DropoutNet with fixed parameters and seed 1234, which gives the same mask every time."""
+    x, dout = random(31, 3, 5, 3), random(32, 3, 10)
+    shapes = [(15, 20), (20,), (20, 30), (30,), (30, 10), (10,)]
+    params = [0.2 * random(33 + i, *shape) for i, shape in enumerate(shapes)]
+    arrays = with_params({"x": x, "dout": dout}, params)
+    whole = chain(x, params, active=True)[-1]
+
+    def check(answer: Answer) -> list[Measured]:
+        scores, again = (array_of(answer, name, whole.shape) for name in ("scores", "again"))
+        found = [
+            holds(
+                "the same seed twice",
+                np.array_equal(scores, again),
+                "the two outputs differ, and the numerical gradient needs them alike",
+                "a seed given to forward should restart the masks",
+            )
+        ]
+        upstream = dout * scores / whole  # the submission's own mask
+        mistakes = gradient_mistakes(x, params, upstream, True)
+        dx, gradients = chain_gradients(x, params, upstream, active=True)
+        through = chain_gradients(x, params, dout, active=True)[1]
+        for i, expected in enumerate(gradients):
+            wrong = mistakes(i) | {"dropout's backward doesn't use forward's mask": through[i]}
+            what = f"gradient of parameter {i}"
+            found.append(compare(answer, f"g{i}", expected, 4e-3, wrong, what=what))
+        return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1))]
+
+    def part(keep_prob: float, points: float) -> Part:
+        settings = {"network": "DropoutNet", "keep_prob": keep_prob, "seed": 1234}
+        return Part(f"keep {keep_prob:g}", points, Task("network", arrays, settings), Check(check))
+
+    return Section("Dropout network", (part(0.0, 0.5), part(0.25, 0.75), part(0.5, 0.75)))

@@ -1,0 +1,121 @@
+"""A submission brought to a place where a child may read it and not write: folder, .zip or .py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+MEMBERS = 2000
+TOTAL_BYTES = 50_000_000
+CHUNK = 1 << 16
+
+
+class SubmissionError(ValueError):
+    """A submission can't be taken; the message says why."""
+
+
+def bring(source: Path, place: Path) -> Path:
+    """Copy or extract a submission into a new folder; the folder or module to be loaded.
+
+    A .zip's single top-level folder is entered. Links aren't followed. Raises SubmissionError.
+    """
+    place.mkdir(mode=0o755)
+    if source.is_dir():
+        copy_folder(source, place)
+    elif zipfile.is_zipfile(source):
+        extract(source, place)
+    elif source.suffix == ".py" and source.is_file():
+        room = Room()
+        with source.open("rb") as file:
+            room.write(file, place / source.name)
+        return place / source.name
+    else:
+        raise SubmissionError(f"{source} should be a folder, a .zip or a .py file; it is none")
+    entries = [path for path in place.iterdir() if path.name != "__MACOSX"]
+    return (
+        entries[0]
+        if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "lib"
+        else place
+    )
+
+
+class Room:
+    """How much may still be written, by what is."""
+
+    def __init__(self) -> None:
+        self.members, self.left = 0, TOTAL_BYTES
+
+    def count(self) -> None:
+        """SubmissionError where there are too many members."""
+        self.members += 1
+        if self.members > MEMBERS:
+            raise SubmissionError(f"a submission may have {MEMBERS} files and folders; it has more")
+
+    def write(self, file: object, target: Path) -> None:
+        """Copy an open file, whatever size it says it has."""
+        with target.open("xb") as out:
+            while chunk := file.read(CHUNK):  # type: ignore[attr-defined]
+                self.left -= len(chunk)
+                if self.left < 0:
+                    raise SubmissionError(
+                        f"a submission may take {TOTAL_BYTES} bytes; it takes more: leave data out"
+                    )
+                out.write(chunk)
+        target.chmod(0o644)
+
+
+def copy_folder(source: Path, place: Path) -> None:
+    """Copy regular files, without what git and Python keep beside them."""
+    room = Room()
+    for folder, names, files in os.walk(source):
+        names[:] = [n for n in names if n not in (".git", "__pycache__", ".venv")]
+        names[:] = [n for n in names if not (Path(folder) / n).is_symlink()]
+        target = place / Path(folder).relative_to(source)
+        target.mkdir(mode=0o755, exist_ok=True)
+        room.count()
+        for name in files:
+            path = Path(folder) / name
+            if path.is_file() and not path.is_symlink():
+                room.count()
+                with path.open("rb") as file:
+                    room.write(file, target / name)
+
+
+def extract(source: Path, place: Path) -> None:
+    """Extract a zip whose members all stay in the folder."""
+    room = Room()
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for member in archive.infolist():
+                room.count()
+                target = place / safe(member)
+                folder = target if member.is_dir() else target.parent
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                if not member.is_dir():
+                    with archive.open(member) as file:
+                        room.write(file, target)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise SubmissionError(f"{source} can't be extracted: {error}; zip it again") from error
+
+
+def safe(member: zipfile.ZipInfo) -> PurePosixPath:
+    """A member's path. SubmissionError where it leaves the folder, or is a link."""
+    path = PurePosixPath(member.filename)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or not path.parts:
+        raise SubmissionError(f"the zip has a member {member.filename!r} that leaves its folder")
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise SubmissionError(f"the zip has a member {member.filename!r} that is a link or device")
+    return path
+
+
+def remove(place: Path) -> None:
+    """Remove a folder and all in it, whatever rights its files have."""
+    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        for folder, _, _ in os.walk(place):
+            os.chmod(folder, 0o700)
+        shutil.rmtree(place)

@@ -1,0 +1,238 @@
+"""Tasks done by an untrusted submission, each in a child of its own with limits.
+
+A child has limits of wall time, CPU, memory, file size, processes and open files; a scratch folder;
+a clean environment; no network, processes of its own and another user where the machine lets us.
+It answers in arrays (protocol.py), and never learns what should come out.
+
+This is no container. Nothing here protects against bugs of the kernel, against the reading of files
+that all users may read, or against a submission that fills the disk with many files; where started
+as an ordinary user of a machine without user namespaces, neither against signals to that user's
+other processes. Run the grader in a container for what you don't trust at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from .interface import Outcome, Task
+from .packing import bring, remove
+from .protocol import HEADER_BYTES, TOTAL_BYTES, ProtocolError, pack, unpack
+
+HERE = Path(__file__).resolve().parent
+OWN_FILES = ("child.py", "jail.py", "protocol.py")
+TASK_FILES = ("tasks.py", "submissions.py")
+PRINTED = 64 << 10  # bytes kept of what is printed
+GRACE = 10.0  # seconds to clean up in
+FIRST_UID = 61000  # of unused users; 0..999 of them, by process
+
+
+@dataclass
+class Seen:
+    """What came from a child."""
+
+    answer: bytearray = field(default_factory=bytearray)
+    printed: bytearray = field(default_factory=bytearray)
+    status: bytearray = field(default_factory=bytearray)
+    late: bool = False
+
+
+class SandboxRunner:
+    """Does tasks with a submission (folder, .zip or .py); close() removes its copy.
+
+    timeout: seconds of wall time for a task; memory_mb: address space of a process. tasks: the
+    folder of tasks.py and submissions.py. Raises SubmissionError.
+    """
+
+    def __init__(
+        self, submission: Path, timeout: float = 120.0, memory_mb: int = 600, tasks: Path = HERE
+    ) -> None:
+        self.timeout, self.memory_mb = timeout, memory_mb
+        self.uid = FIRST_UID + os.getpid() % 1000 if os.geteuid() == 0 else None
+        self.place = Path(tempfile.mkdtemp(prefix="mlpkit-grade-")).resolve()
+        self.place.chmod(0o755)
+        try:
+            self.tools = self.place / "tools"
+            self.tools.mkdir(mode=0o755)
+            for folder, names in ((HERE, OWN_FILES), (tasks, TASK_FILES)):
+                for name in names:
+                    (self.tools / name).write_bytes((folder / name).read_bytes())
+            self.submission = bring(Path(submission), self.place / "submission")
+            for path in (self.place / "submission").rglob("*"):
+                path.chmod(0o555 if path.is_dir() else 0o444)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the copy of the submission."""
+        remove(self.place)
+
+    def __enter__(self) -> SandboxRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, task: Task) -> Outcome:
+        """Do it in a child; never raises for what the submission does."""
+        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.place))
+        try:
+            if self.uid is not None:
+                os.chown(scratch, self.uid, self.uid)
+            frame = pack({"task": task.name, "settings": dict(task.settings)}, task.arrays)
+            return self.judge(self.child(frame, scratch))
+        except OSError as error:
+            return Outcome(error=f"the grader could not run it: {error}", fault="infrastructure")
+        finally:
+            remove(scratch)
+
+    def child(self, frame: bytes, scratch: Path) -> Seen:
+        """Run a child to its end."""
+        pipes = {name: os.pipe() for name in ("answer", "status")}
+        try:
+            settings = {
+                "rlimits": self.rlimits(),
+                "uid": self.uid,
+                "scratch": str(scratch),
+                "submission": str(self.submission),
+                **{name: ends[1] for name, ends in pipes.items()},
+            }
+            command = [sys.executable, "-I", "-B", str(self.tools / "child.py")]
+            process = subprocess.Popen(
+                [*command, json.dumps(settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=scratch,
+                env=environment(scratch),
+                pass_fds=[ends[1] for ends in pipes.values()],
+                start_new_session=True,
+            )
+            for ends in pipes.values():
+                os.close(ends[1])
+            return self.watch(process, frame, {n: ends[0] for n, ends in pipes.items()})
+        finally:
+            for ends in pipes.values():
+                os.close(ends[0])
+
+    def watch(self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int]) -> Seen:
+        """Feed it the task, take what it says, and end it when its time is up."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        seen, end = Seen(), time.monotonic() + self.timeout
+        give(process.stdin, frame)
+        with selectors.DefaultSelector() as selector:
+            kept = {
+                fds["answer"]: (seen.answer, HEADER_BYTES + TOTAL_BYTES + 17),
+                fds["status"]: (seen.status, PRINTED),
+                process.stdout.fileno(): (seen.printed, PRINTED),
+            }
+            for fd in kept:
+                selector.register(fd, selectors.EVENT_READ)
+            while selector.get_map() and time.monotonic() < end:
+                if fds["status"] not in selector.get_map():
+                    break  # the child's keeper is done; none but it may hold us up
+                for key, _ in selector.select(max(0.0, min(1.0, end - time.monotonic()))):
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fd)
+                    into, limit = kept[key.fd]
+                    into += data[: max(0, limit - len(into))]
+                if time.monotonic() >= end and not seen.late:
+                    seen.late, end = True, end + GRACE
+                    process.send_signal(signal.SIGTERM)
+            drain(kept, selector)
+        process.stdout.close()
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return seen
+
+    def rlimits(self) -> dict[str, int]:
+        """Limits by the kernel's names."""
+        cpu = int(self.timeout) + 1
+        return {
+            "CPU": cpu, "AS": self.memory_mb << 20, "FSIZE": 16 << 20, "CORE": 0, "NOFILE": 64,
+            "NPROC": 16 if self.uid is not None else 4096,
+        }  # fmt: skip
+
+    def judge(self, seen: Seen) -> Outcome:
+        """What came, as an outcome."""
+        printed = bytes(seen.printed).decode(errors="replace")
+        lines = [json.loads(line) for line in bytes(seen.status).splitlines()]
+        if not lines or "note" not in lines[0]:
+            said = " ".join(printed.split())[-300:]
+            error = f"the grader's own child did not start: {said or 'it said nothing'}"
+            return Outcome(error=error, fault="infrastructure", output=printed)
+        printed = "".join(part for part in (printed, lines[0]["note"]) if part)
+        if seen.late:
+            error = f"the time limit of {self.timeout:g} s was reached: it was stopped"
+            return Outcome(error=error, output=printed)
+        code = lines[-1].get("code", 0)
+        if not seen.answer:
+            return Outcome(error=ending(code), output=printed)
+        try:
+            about, arrays = unpack(seen.answer)
+        except ProtocolError as error:
+            return Outcome(error=f"what came back is no answer: {error}", output=printed)
+        wrong = about.get("error")
+        if wrong or not isinstance(wrong, str):
+            return Outcome(error=str(wrong)[:2000], output=printed)
+        return Outcome(arrays, output=printed)
+
+
+def ending(code: int) -> str:
+    """How a child without an answer ended, as a sentence."""
+    if code < 0:
+        limits = {
+            signal.SIGXCPU: ": the CPU limit was reached",
+            signal.SIGXFSZ: ": a file too large",
+        }
+        return (
+            f"it was ended by {signal.Signals(-code).name}{limits.get(signal.Signals(-code), '')}"
+        )
+    return f"it ended by itself with status {code} and gave no answer"
+
+
+def give(stdin: IO[bytes], frame: bytes) -> None:
+    """Write the task; a child that died already shows as such later."""
+    try:
+        stdin.write(frame)
+        stdin.close()
+    except BrokenPipeError:
+        pass
+
+
+def drain(kept: dict[int, tuple[bytearray, int]], selector: selectors.BaseSelector) -> None:
+    """Take what lies in the pipes still, waiting for nothing."""
+    while ready := [key for key, _ in selector.select(0)]:
+        for key in ready:
+            data = os.read(key.fd, 1 << 16)
+            if not data:
+                selector.unregister(key.fd)
+            into, limit = kept[key.fd]
+            into += data[: max(0, limit - len(into))]
+        if not selector.get_map():
+            return
+
+
+def environment(scratch: Path) -> dict[str, Any]:
+    """What a child sees of ours: nothing but these."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    places = {name: str(scratch) for name in ("HOME", "TMPDIR")}
+    return {
+        "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", **places,
+        **dict.fromkeys(threads, "1"),
+    }  # fmt: skip

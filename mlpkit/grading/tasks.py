@@ -1,0 +1,293 @@
+"""What a submission is asked to do: TASKS, functions of its names, arrays and settings.
+
+A child process runs this file by itself, so it imports NumPy alone. It knows inputs, never what
+should come out. Each task takes `names` (the assignment's names, the submission's own objects),
+arrays and settings, and returns NumPy arrays by name, float64 or int64. Where the names hold
+`asarray` and `to_numpy`, these move the arrays to the submission's device and back.
+
+Layers and parameters are found through `net.layers`: their names are the submission's own. A
+layer's weights come before its biases, whatever the order of its dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+Names = Mapping[str, Any]
+Arrays = Mapping[str, Any]
+Settings = Mapping[str, Any]
+Task = Callable[[Names, Arrays, Settings], Arrays]
+TASKS: dict[str, Task] = {}
+
+
+def task(function: Task) -> Task:
+    """Enter a function in TASKS, to be run from a fixed state of NumPy's global generator."""
+
+    @wraps(function)
+    def seeded(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+        np.random.seed(0)
+        with np.errstate(all="ignore"):  # what overflows shows in the answer
+            return function(names, arrays, settings)
+
+    TASKS[function.__name__] = seeded
+    return seeded
+
+
+def given(names: Names, a: Any) -> Any:
+    """A copy of an input on the submission's device, that it may change."""
+    return names.get("asarray", np.asarray)(np.array(a))
+
+
+def taken(names: Names, a: Any) -> Any:
+    """An answer as a NumPy array of float64, or of int64 where it is whole numbers. Always a copy:
+    what comes next may change the original."""
+    if a is None:
+        raise ValueError("an array was expected here, and None came: return it, or fill it")
+    a = np.array(names.get("to_numpy", np.asarray)(a) if hasattr(a, "shape") else a)
+    return a.astype(np.int64 if a.dtype.kind in "biu" else np.float64)
+
+
+def parameters(net: Any) -> list[tuple[Any, str]]:
+    """(layer, key) of each parameter of a network in order, weights before biases."""
+    return [(layer, key) for layer in net.layers for key in keys(layer)]
+
+
+def keys(layer: Any) -> list[str]:
+    """A layer's parameter names, the matrices first."""
+    params = getattr(layer, "params", None) or {}
+    return sorted(params, key=lambda key: -len(params[key].shape))
+
+
+@task
+def flatten(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x -> out, and where settings hold backward, what that makes of out again."""
+    layer = names["flatten"](name="f")
+    out = layer.forward(given(names, arrays["x"]))
+    answer = {"out": taken(names, out)}
+    if settings.get("backward"):
+        answer["back"] = taken(names, layer.backward(out))
+    return answer
+
+
+def new_fc(names: Names, arrays: Arrays) -> Any:
+    """A fully connected layer of w's shape that holds w and b."""
+    layer = names["fc"](*arrays["w"].shape, init_scale=0.02, name="fc_test")
+    for key, name in zip(keys(layer), "wb", strict=True):
+        layer.params[key] = given(names, arrays[name])
+    return layer
+
+
+@task
+def fc_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x, w, b -> out."""
+    return {"out": taken(names, new_fc(names, arrays).forward(given(names, arrays["x"])))}
+
+
+@task
+def fc_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x, w, b, dout -> dx, dw, db."""
+    layer = new_fc(names, arrays)
+    layer.forward(given(names, arrays["x"]))
+    dx = layer.backward(given(names, arrays["dout"]))
+    return {"dx": taken(names, dx), **gradients(names, [layer], ["dw", "db"])}
+
+
+def gradients(names: Names, layers: list[Any], labels: list[str]) -> Arrays:
+    """The gradients of layers under labels, in the order of `parameters`."""
+    found = [layer.grads[key] for layer in layers for key in keys(layer)]
+    return {label: taken(names, a) for label, a in zip(labels, found, strict=True)}
+
+
+@task
+def leaky_relu_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x -> out, with the default slope."""
+    layer = names["leaky_relu"](name="relu_test")
+    return {"out": taken(names, layer.forward(given(names, arrays["x"])))}
+
+
+@task
+def leaky_relu_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x, dout -> dx, with the default slope."""
+    layer = names["leaky_relu"](name="relu_test")
+    layer.forward(given(names, arrays["x"]))
+    return {"dx": taken(names, layer.backward(given(names, arrays["dout"])))}
+
+
+@task
+def dropout_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x -> out in training, test at test."""
+    layer = names["dropout"](settings["keep_prob"], seed=settings["seed"], name="dropout_test")
+    out = taken(names, layer.forward(given(names, arrays["x"]), True))
+    return {"out": out, "test": taken(names, layer.forward(given(names, arrays["x"]), False))}
+
+
+@task
+def dropout_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x, dout -> out in training, and dx."""
+    layer = names["dropout"](settings["keep_prob"], seed=100, name="dropout_test")
+    out = taken(names, layer.forward(given(names, arrays["x"]), True, settings["seed"]))
+    return {"out": out, "dx": taken(names, layer.backward(given(names, arrays["dout"])))}
+
+
+@task
+def softmax(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x -> out."""
+    return {"out": taken(names, names["softmax"](given(names, arrays["x"])))}
+
+
+@task
+def cross_entropy(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """scores, labels -> loss, and dx where settings hold backward."""
+    loss_func = names["cross_entropy"]()
+    scores, labels = given(names, arrays["scores"]), given(names, arrays["labels"])
+    answer = {"loss": taken(names, loss_func.forward(scores, labels))}
+    if settings.get("backward"):
+        answer["dx"] = taken(names, loss_func.backward())
+    return answer
+
+
+@task
+def initial_parameters(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """The parameters p0, p1, ... of `count` networks of that name, stacked."""
+    stacks: dict[str, list[Any]] = {}
+    for _ in range(settings["count"]):
+        model = names[settings["network"]]()
+        for i, (layer, key) in enumerate(parameters(model.net)):
+            stacks.setdefault(f"p{i}", []).append(taken(names, layer.params[key]))
+    return {name: np.stack(stack) for name, stack in stacks.items()}
+
+
+@task
+def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x and parameters p0, p1, ... through a network.
+
+    Gives scores; the same of a second forward, and of one after the first parameter grew in place
+    by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came. settings: network,
+    its class; keep_prob and seed where it drops out.
+    """
+    seed = settings.get("seed")
+    built = {} if seed is None else {"keep_prob": settings["keep_prob"], "seed": seed}
+    model = names[settings["network"]](**built)
+    x, mine = given(names, arrays["x"]), []
+    for i, (_, key) in enumerate(parameters(model.net)):
+        mine.append(given(names, arrays[f"p{i}"]))
+        model.net.assign(key, mine[-1])
+
+    def forward() -> Any:
+        return model.forward(x, True, seed) if seed is not None else model.forward(x)
+
+    scores = forward()
+    answer = {"scores": taken(names, scores)}
+    if "dout" in arrays:
+        answer["dx"] = taken(names, model.backward(given(names, arrays["dout"])))
+        labels = [f"g{i}" for i in range(len(mine))]
+        answer |= gradients(names, model.net.layers, labels)
+    if "labels" in arrays:
+        loss = names["cross_entropy"]().forward(scores, given(names, arrays["labels"]))
+        answer["loss"] = taken(names, loss)
+    answer["again"] = taken(names, forward())
+    mine[0] += 0.5
+    answer["moved"] = taken(names, forward())
+    return answer
+
+
+@task
+def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """w, dw and state by attribute -> w, the state and, where the optimizer counts, t.
+
+    settings: optimizer, its class; the rest are its arguments.
+    """
+    settings = dict(settings)
+    net = names["sequential"](names["fc"](*arrays["w"].shape, name="test_fc"))
+    layer = net.layers[0]
+    key = keys(layer)[0]
+    layer.params = {key: given(names, arrays["w"])}
+    layer.grads = {key: given(names, arrays["dw"])}
+    chosen = names[settings.pop("optimizer")](net, **settings)
+    state = [name for name in arrays if name not in ("w", "dw")]
+    for name in state:
+        setattr(chosen, name, {key: given(names, arrays[name])})
+    chosen.step()
+    answer = {name: taken(names, getattr(chosen, name)[key]) for name in state}
+    answer["w"] = taken(names, net.layers[0].params[key])
+    if hasattr(chosen, "t"):
+        answer["t"] = taken(names, chosen.t)
+    return answer
+
+
+@task
+def activation(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x -> out by one of the activation functions, with its settings after x."""
+    known, name = names["activations"], settings["function"]
+    if name not in known:
+        raise ValueError(f"no function {name} was found beside the activations: {sorted(known)}")
+    more = [settings[key] for key in sorted(settings) if key != "function"]
+    function, x = known[name], given(names, arrays["x"])
+    out = function(*more).forward(x) if isinstance(function, type) else function(x, *more)
+    return {"out": taken(names, out)}
+
+
+@task
+def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """Train a network on pictures (uint8) and score pictures whose labels stay with the grader.
+
+    Gives losses, train_acc and val_acc, as train_net does; test_scores of the test pictures;
+    best_scores of the validation pictures with the parameters returned as the best; and moved, how
+    many of these changed when the network's own did (both where settings hold best). settings:
+    network, optimizer, its lr (and momentum), batch_size, epochs.
+    """
+    mean = arrays["train"].mean(axis=0) / 255
+    images = {split: arrays[split] / 255 - mean for split in ("train", "val", "test")}
+    data = {
+        f"data_{split}": (given(names, images[split]), given(names, arrays[f"{split}_labels"]))
+        for split in ("train", "val")
+    }
+    data["data_test"] = data["data_val"]
+    model = names[settings["network"]]()
+    more = {key: settings[key] for key in ("lr", "momentum") if key in settings}
+    chosen = names[settings["optimizer"]](model.net, **more)
+    best, losses, train_acc, val_acc = names["train_net"](
+        data,
+        model,
+        names["cross_entropy"](),
+        chosen,
+        settings["batch_size"],
+        settings["epochs"],
+        show_every=1000,
+    )
+    answer = {
+        "losses": taken(names, losses),
+        "train_acc": taken(names, train_acc),
+        "val_acc": taken(names, val_acc),
+        "test_scores": scores_of(names, model, images["test"]),
+    }
+    if settings.get("best"):
+        before = {name: float(a.sum()) for name, a in best.items()}
+        for layer, key in parameters(model.net):
+            layer.params[key] += 1.0
+        moved = [name for name, total in before.items() if float(best[name].sum()) != total]
+        for layer, key in parameters(model.net):
+            layer.params[key] = best[key]
+        answer["moved"] = np.array(len(moved))
+        answer["best_scores"] = scores_of(names, model, images["val"])
+    return answer
+
+
+@task
+def race(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """`train` with SGD at sgd_lr, then with the settings' optimizer, from the same start: the
+    answers of both, sgd_... and own_... ."""
+    sgd = {**settings, "optimizer": "SGD", "lr": settings["sgd_lr"]}
+    sgd.pop("momentum", None)
+    answers = {"sgd": train(names, arrays, sgd), "own": train(names, arrays, settings)}
+    return {f"{who}_{name}": a for who, answer in answers.items() for name, a in answer.items()}
+
+
+def scores_of(names: Names, model: Any, images: Any) -> Any:
+    """The scores of images, a hundred at a time, nothing dropped."""
+    parts = [images[i : i + 100] for i in range(0, len(images), 100)]
+    return np.concatenate([taken(names, model.forward(given(names, x), False)) for x in parts])

@@ -1,0 +1,167 @@
+"""The sections that train: on ten pictures under noise, which the networks learn in seconds.
+
+The labels of the pictures that are scored stay here, and accuracy is counted from the scores.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from .comparing import Answer, Check, Measured, array_of, at_least, compare, holds
+from .formulas import summed_loss
+from .interface import Array, Part, Section, Settings, Task
+
+CLASSES, TRAIN, VAL, TEST = 10, 640, 100, 200
+NOISE = 100.0  # deviation, of brightness in 0..255
+TINYNET_EPOCHS, TINYNET_BATCH = 4, 64
+RACE_EPOCHS, RACE_BATCH = 10, 32
+UNDIVIDED = "the loss isn't divided by the batch: the mean over the examples is meant"
+
+
+@functools.cache
+def pictures(seed: int) -> dict[str, Array]:
+    """A task's arrays, by split, and the test pictures' labels under test_labels."""
+    rng = np.random.default_rng(seed)
+    ideal = rng.integers(0, 256, (CLASSES, 32, 32, 3))
+    found: dict[str, Array] = {}
+    for split, count in (("train", TRAIN), ("val", VAL), ("test", TEST)):
+        labels = rng.permutation(np.arange(count) % CLASSES)
+        noise = rng.normal(0, NOISE, (count, 32, 32, 3))
+        found[split] = (ideal[labels] + noise).clip(0, 255).astype(np.uint8)
+        found[f"{split}_labels"] = labels
+    return found
+
+
+def training(task: str, seed: int, settings: Settings) -> Task:
+    """A task on pictures, the test labels left out."""
+    arrays = {name: a for name, a in pictures(seed).items() if name != "test_labels"}
+    return Task(task, arrays, settings)
+
+
+def accuracy(scores: Array, labels: Array) -> float:
+    """The fraction whose highest score is at its label; NaN scores are no answer."""
+    right = np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1) == labels, False)
+    return float(right.mean())
+
+
+def to_75_percent() -> Section:
+    """TinyNet by SGD; the pictures that are scored are others than it was shown."""
+    labels, val_labels = pictures(0)["test_labels"], pictures(0)["val_labels"]
+    iterations = TINYNET_EPOCHS * (TRAIN // TINYNET_BATCH)
+    settings = {
+        "network": "TinyNet",
+        "optimizer": "SGD",
+        "lr": 1e-2,
+        "batch_size": TINYNET_BATCH,
+        "epochs": TINYNET_EPOCHS,
+        "best": 1,
+    }
+    task = training("train", 0, settings)
+
+    def reached(answer: Answer) -> list[Measured]:
+        scores = array_of(answer, "test_scores", (TEST, CLASSES))
+        nan = "" if np.isfinite(scores).all() else "the scores are NaN: the training diverged"
+        return [at_least("accuracy", accuracy(scores, labels), 0.75, nan)]
+
+    def recorded(answer: Answer) -> list[Measured]:
+        losses = array_of(answer, "losses", (iterations,))
+        per_epoch = iterations // TINYNET_EPOCHS
+        first, last = losses[:per_epoch].mean(), losses[-per_epoch:].mean()
+        at_first = {UNDIVIDED: losses[0]} if losses[0] > TINYNET_BATCH else {}
+        start = {"loss": losses[0]}
+        found = [
+            compare(start, "loss", np.log(CLASSES), 0.1, at_first, what="first loss", kind="absolute"),
+            holds(
+                "losses fall",
+                bool(last < first),
+                f"their mean is {first:.4g} in the first epoch, {last:.4g} in the last",
+                "the sign of the step, or gradients that aren't passed on, would do that",
+            ),
+        ]  # fmt: skip
+        for name in ("train_acc", "val_acc"):
+            history = array_of(answer, name, (TINYNET_EPOCHS,))
+            inside = bool(((history >= 0) & (history <= 1)).all())
+            found.append(holds(name, inside, "fractions from 0 to 1 are expected, one an epoch"))
+        return found
+
+    def best(answer: Answer) -> list[Measured]:
+        scores = array_of(answer, "best_scores", (VAL, CLASSES))
+        history = array_of(answer, "val_acc", (TINYNET_EPOCHS,))
+        copies = "copy the best epoch's parameters: the network's own arrays go on changing"
+        moved = float(array_of(answer, "moved", ()))
+        return [
+            holds("parameters are copies", moved == 0, f"{moved:g} change with the network's", copies),
+            compare(
+                {"accuracy": np.array(accuracy(scores, val_labels))},
+                "accuracy",
+                history.max(),
+                0.02,
+                what="validation accuracy of the returned parameters",
+                kind="absolute",
+            ),
+        ]  # fmt: skip
+
+    return Section(
+        "Training to 75 %",
+        (
+            Part("accuracy", 3, task, Check(reached)),
+            Part("losses and accuracies", 1, task, Check(recorded)),
+            Part("best parameters", 1, task, Check(best)),
+        ),
+    )
+
+
+def race(seed: int, optimizer: str, settings: Settings, points: float) -> Part:
+    """An optimizer against SGD from the same start, by the loss and accuracy of new pictures."""
+    labels = pictures(seed)["test_labels"]
+
+    def faster(answer: Answer) -> list[Measured]:
+        own, sgd = (
+            array_of(answer, f"{who}_test_scores", (TEST, CLASSES)) for who in ("own", "sgd")
+        )
+        if not np.isfinite(own).all():
+            return [holds("scores", False, "they are NaN or infinite", "the training diverged")]
+        losses = [summed_loss(np.clip(s, -700, 700), labels) / TEST for s in (own, sgd)]
+        hits = [accuracy(s, labels) for s in (own, sgd)]
+        hint = "it doesn't learn at all" if hits[0] <= 2 / CLASSES else ""
+        return [
+            holds("loss", losses[0] < losses[1], beside(optimizer, "loss", "less", losses), hint),
+            holds("accuracy", hits[0] > hits[1], beside(optimizer, "accuracy", "more", hits), hint),
+        ]
+
+    common: Settings = {
+        "network": "FullyConnectedNetwork",
+        "optimizer": optimizer,
+        "sgd_lr": 1e-2,
+        "batch_size": RACE_BATCH,
+        "epochs": RACE_EPOCHS,
+    }
+    return Part(optimizer, points, training("race", seed, {**common, **settings}), Check(faster))
+
+
+def beside(optimizer: str, what: str, wanted: str, values: list[float]) -> str:
+    """Both optimizers' values, in words."""
+    return (
+        f"{values[0]:.4g} with {optimizer}, {values[1]:.4g} with SGD after {RACE_EPOCHS} epochs; "
+        f"{wanted} {what} than SGD's is expected"
+    )
+
+
+def sgd_against_sgdm() -> Section:
+    """FullyConnectedNetwork at lr 1e-2, momentum 0.9."""
+    part = race(1, "SGDM", {"lr": 1e-2, "momentum": 0.9}, 2)
+    return Section("SGD against SGDM", (part,))
+
+
+def four_optimizers() -> Section:
+    """FullyConnectedNetwork by the contract's recipes, each against SGD."""
+    return Section(
+        "Four optimizers",
+        (
+            race(2, "SGDM", {"lr": 1e-2, "momentum": 0.9}, 1),
+            race(2, "RMSProp", {"lr": 5e-4}, 1.5),
+            race(2, "Adam", {"lr": 5e-4}, 1.5),
+        ),
+    )

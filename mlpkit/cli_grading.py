@@ -29,6 +29,9 @@ def grade(
     backend: Annotated[
         str | None, typer.Option(help="Of mlpkit itself: cupy, numba, numpy or auto.")
     ] = None,
+    starter: Annotated[
+        Path | None, typer.Option(help="Write the assignment's skeleton here, and grade nothing.")
+    ] = None,
 ) -> None:
     """Grade submissions of the assignment, or mlpkit itself.
 
@@ -43,9 +46,14 @@ def grade(
     from .grading.rubric import reweigh
     from .grading.sandbox import SandboxRunner
     from .grading.sections import SECTIONS
+    from .grading.starter import write_starter
     from .grading.weights import SECTION, score_weights
     from .run_files import check_place
 
+    if starter is not None:
+        write_starter(starter)
+        print(f"{starter}/lib holds the assignment's skeleton: write each body, then grade it")
+        return
     if not (timeout > 0 and timeout < 86400) or memory < 64:
         raise ValueError(
             f"a timeout above 0 s, up to a day, and 64 MB or more are expected; got {timeout:g} s "

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .comparing import Answer, Check, Measured, array_of, compare, holds
-from .formulas import chain, chain_gradients, random, softmax, spaced, summed_loss_gradient
+from .formulas import chain, chain_gradients, random, spaced, summed_loss_gradient
 from .interface import Array, Part, Section, Task
 from .layer_sections import SLOPE_MISSING, WRONG_AXIS, comparing
 

@@ -121,8 +121,10 @@ def adam() -> Section:
     def means(answer: Mapping[str, Array]) -> list[Measured]:
         return [
             compare(answer, "mt", m, 2e-7, {not_kept: STATE}),
-            compare(answer, "vt", v, 2e-7, {not_kept: V, "dw isn't squared": v + 1e-3 * (DW - DW**2)}),
-        ]  # fmt: skip
+            compare(
+                answer, "vt", v, 2e-7, {not_kept: V, "dw isn't squared": v + 1e-3 * (DW - DW**2)}
+            ),
+        ]
 
     return Section(
         "Adam",
@@ -141,19 +143,45 @@ def activations() -> Section:
     alpha, scale = 1.6732, 1.0507
     no_alpha = "alpha isn't used: alpha (eˣ - 1) below zero"
     cases: list[tuple[str, str, dict[str, float], Array, dict[str, Array]]] = [
-        ("Sigmoid", "sigmoid", {}, 1 / (1 + np.exp(-x)),
-         {"the exponent's sign: 1 / (1 + e⁻ˣ)": 1 / (1 + np.exp(x))}),
-        ("LeakyReLU", "leaky_relu", {"a": 0.1}, leaky(x, 0.1),
-         {"the slope that was given isn't used": leaky(x), "the slope is missing": leaky(x, 0.0)}),
+        (
+            "Sigmoid",
+            "sigmoid",
+            {},
+            1 / (1 + np.exp(-x)),
+            {"the exponent's sign: 1 / (1 + e⁻ˣ)": 1 / (1 + np.exp(x))},
+        ),
+        (
+            "LeakyReLU",
+            "leaky_relu",
+            {"a": 0.1},
+            leaky(x, 0.1),
+            {
+                "the slope that was given isn't used": leaky(x),
+                "the slope is missing": leaky(x, 0.0),
+            },
+        ),
         ("ReLU", "relu", {}, np.maximum(x, 0), {"it should be 0 below zero": leaky(x)}),
-        ("ELU", "elu", {"a": 0.5}, np.where(x > 0, x, 0.5 * falls),
-         {no_alpha: np.where(x > 0, x, falls)}),
-        ("SELU", "selu", {"a": alpha, "b": scale}, scale * np.where(x > 0, x, alpha * falls),
-         {"the scale isn't used": np.where(x > 0, x, alpha * falls),
-          "the scale is on one side alone: it multiplies both":
-          np.where(x > 0, x, scale * alpha * falls)}),
+        (
+            "ELU",
+            "elu",
+            {"a": 0.5},
+            np.where(x > 0, x, 0.5 * falls),
+            {no_alpha: np.where(x > 0, x, falls)},
+        ),
+        (
+            "SELU",
+            "selu",
+            {"a": alpha, "b": scale},
+            scale * np.where(x > 0, x, alpha * falls),
+            {
+                "the scale isn't used": np.where(x > 0, x, alpha * falls),
+                "the scale is on one side alone: it multiplies both": np.where(
+                    x > 0, x, scale * alpha * falls
+                ),
+            },
+        ),
         ("Tanh", "tanh", {}, np.tanh(x), {"tanh of x / 2 came": np.tanh(x / 2)}),
-    ]  # fmt: skip
+    ]
 
     def part(
         name: str, function: str, settings: dict[str, float], y: Array, wrong: dict[str, Array]

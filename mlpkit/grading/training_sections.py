@@ -72,14 +72,16 @@ def to_75_percent() -> Section:
         at_first = {UNDIVIDED: losses[0]} if losses[0] > TINYNET_BATCH else {}
         start = {"loss": losses[0]}
         found = [
-            compare(start, "loss", np.log(CLASSES), 0.1, at_first, what="first loss", kind="absolute"),
+            compare(
+                start, "loss", np.log(CLASSES), 0.1, at_first, what="first loss", kind="absolute"
+            ),
             holds(
                 "losses fall",
                 bool(last < first),
                 f"their mean is {first:.4g} in the first epoch, {last:.4g} in the last",
                 "the sign of the step, or gradients that aren't passed on, would do that",
             ),
-        ]  # fmt: skip
+        ]
         for name in ("train_acc", "val_acc"):
             history = array_of(answer, name, (TINYNET_EPOCHS,))
             inside = bool(((history >= 0) & (history <= 1)).all())
@@ -92,7 +94,9 @@ def to_75_percent() -> Section:
         copies = "copy the best epoch's parameters: the network's own arrays go on changing"
         moved = float(array_of(answer, "moved", ()))
         return [
-            holds("parameters are copies", moved == 0, f"{moved:g} change with the network's", copies),
+            holds(
+                "parameters are copies", moved == 0, f"{moved:g} change with the network's", copies
+            ),
             compare(
                 {"accuracy": np.array(accuracy(scores, val_labels))},
                 "accuracy",
@@ -101,7 +105,7 @@ def to_75_percent() -> Section:
                 what="validation accuracy of the returned parameters",
                 kind="absolute",
             ),
-        ]  # fmt: skip
+        ]
 
     return Section(
         "Training to 75 %",

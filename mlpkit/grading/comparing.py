@@ -66,13 +66,15 @@ def array_of(answer: Answer, name: str, shape: tuple[int, ...] | None = None) ->
 def relative_errors(got: Array, expected: Array) -> Array:
     """|got - expected| / max(1e-8, |got| + |expected|) of each element; NaN for infinities."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(got - expected) / np.maximum(1e-8, np.abs(got) + np.abs(expected))
+        errors: Array = np.abs(got - expected) / np.maximum(1e-8, np.abs(got) + np.abs(expected))
+    return errors
 
 
 def absolute_errors(got: Array, expected: Array) -> Array:
     """|got - expected| of each element."""
     with np.errstate(invalid="ignore"):
-        return np.abs(got - expected)
+        errors: Array = np.abs(got - expected)
+    return errors
 
 
 def compare(

@@ -32,7 +32,8 @@ def leaky_gradient(dout: Array, x: Array, slope: float = SLOPE) -> Array:
 def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ over the last axis."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    p: Array = e / e.sum(axis=-1, keepdims=True)
+    return p
 
 
 def summed_loss(scores: Array, labels: Array) -> float:

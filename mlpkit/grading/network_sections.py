@@ -186,6 +186,7 @@ def dropout_network() -> Section:
         return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1))]
 
     def part(keep_prob: float, points: float) -> Part:
+        settings: dict[str, float | int | str]
         settings = {"network": "DropoutNet", "keep_prob": keep_prob, "seed": 1234}
         return Part(f"keep {keep_prob:g}", points, Task("network", arrays, settings), Check(check))
 

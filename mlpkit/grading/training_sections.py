@@ -50,7 +50,7 @@ def to_75_percent() -> Section:
     """TinyNet by SGD; the pictures that are scored are others than it was shown."""
     labels, val_labels = pictures(0)["test_labels"], pictures(0)["val_labels"]
     iterations = TINYNET_EPOCHS * (TRAIN // TINYNET_BATCH)
-    settings = {
+    settings: dict[str, float | int | str] = {
         "network": "TinyNet",
         "optimizer": "SGD",
         "lr": 1e-2,

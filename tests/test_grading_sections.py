@@ -1,0 +1,234 @@
+"""The grader's sections: full marks for what is right; for each usual mistake, its rows alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpkit.grading.grading import grade
+from mlpkit.grading.interface import Grade
+from mlpkit.grading.local import LocalRunner, reference
+from mlpkit.grading.sandbox import SandboxRunner
+from mlpkit.grading.sections import SECTIONS
+from mlpkit.grading.starter import write_starter
+from mlpkit.grading.submissions import load
+
+PLAIN = (Path(__file__).parent / "plain_submission.py").read_text()
+# Those that train, which take longer than all others together.
+TRAINED = ("Training to 75 %", "SGD against SGDM", "Four optimizers")
+UNTRAINED = [section for section in SECTIONS if section.name not in TRAINED]
+POINTS = {
+    **dict.fromkeys(["FC forward", "FC backward", "Leaky ReLU forward", "Leaky ReLU backward"], 2),
+    **dict.fromkeys(["Dropout forward", "Dropout backward", "FC + leaky ReLU"], 2),
+    **dict.fromkeys(["Softmax + cross entropy", "Small network", "Dropout network"], 2),
+    **dict.fromkeys(["SGDM", "SGD against SGDM", "RMSProp", "Adam"], 2),
+    "Training to 75 %": 5,
+    "Four optimizers": 4,
+    "Activations": 3,
+}
+
+
+def grade_text(tmp_path: Path, text: str, sections: Any = UNTRAINED) -> Grade:
+    """The grade of a module, in this process."""
+    path = tmp_path / "student.py"
+    path.write_text(text)
+    return grade(LocalRunner(load(path)), sections)
+
+
+def lost(result: Grade) -> dict[str, str]:
+    """The sections that lost points, with all that was said."""
+    return {
+        section.name: "\n".join(f"{f.what}\n{f.hint}" for f in section.failures)
+        for section in result.sections
+        if section.score < section.points
+    }
+
+
+def test_the_contracts_points() -> None:
+    assert {section.name: section.points for section in SECTIONS} == POINTS
+    assert sum(POINTS.values()) == 40
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_mlpkit_has_full_marks(backend: str) -> None:
+    if backend == "numba":
+        pytest.importorskip("numba")
+    result = grade(reference(backend))
+    assert lost(result) == {}
+    assert result.score == 40
+
+
+def test_a_plain_solution_has_full_marks_in_the_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "student.py").write_text(PLAIN)
+    with SandboxRunner(tmp_path / "student.py") as runner:
+        result = grade(runner)
+    assert lost(result) == {}
+    assert result.score == 40
+
+
+def test_the_starter_scores_nothing(tmp_path: Path) -> None:
+    write_starter(tmp_path / "starter")
+    with SandboxRunner(tmp_path / "starter") as runner:
+        result = grade(runner)
+    assert result.score == 0
+    assert set(lost(result)) == set(POINTS)
+    for said in lost(result).values():
+        assert "NotImplementedError was raised in lib/" in said
+
+
+def test_a_starter_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(ValueError, match="should be a new or an empty folder"):
+        write_starter(tmp_path)
+
+
+# What is changed in the plain solution, the sections that lose points, and what is hinted.
+MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
+    "bias over the wrong axis": (
+        "dout.sum(axis=0)",
+        "dout.sum(axis=1)[: dout.shape[1]]",
+        {"FC backward", "FC + leaky ReLU", "Small network", "Dropout network"},
+        "",
+    ),
+    "weight gradient turned": (
+        "return dout @ self.params[self.w_name].T",
+        "return 2 * dout @ self.params[self.w_name].T",
+        {"FC backward", "FC + leaky ReLU", "Small network", "Dropout network"},
+        "",
+    ),
+    "no slope": (
+        "return np.where(x >= 0, x, self.slope * x)",
+        "return np.maximum(x, 0)",
+        # No unit of the small network's is below zero; one module has one leaky_relu.
+        {"Leaky ReLU forward", "FC + leaky ReLU", "Dropout network", "Activations"},
+        "slope",
+    ),
+    "no slope backward": (
+        "return np.where(self.x >= 0, dout, self.slope * dout)",
+        "return np.where(self.x >= 0, dout, 0)",
+        {"Leaky ReLU backward", "FC + leaky ReLU", "Dropout network"},
+        "slope",
+    ),
+    "mask not scaled": (
+        "< self.keep_prob) / self.keep_prob",
+        "< self.keep_prob) * 1.0",
+        {"Dropout forward"},  # the gradients are held to the mask that forward drew
+        "keep_prob",
+    ),
+    "dropout at test": (
+        "if is_training and 0",
+        "if 0",
+        {"Dropout forward"},
+        "test",
+    ),
+    "backward without the mask": (
+        "return dout * self.mask",
+        "return dout",
+        {"Dropout backward", "Dropout network"},
+        "mask",
+    ),
+    "loss not divided": (
+        "self.n = len(scores) if self.size_average else 1",
+        "self.n = 1",
+        {"Softmax + cross entropy", "Small network"},
+        "divided by the batch",
+    ),
+    "unstable softmax": (
+        "    x = x - x.max(axis=-1, keepdims=True)\n",
+        "",
+        {"Softmax + cross entropy"},
+        "subtract each row's maximum",
+    ),
+    "momentum's sign": (
+        "self.momentum * self.velocity.get(name, 0 * w) - self.lr * dw",
+        "self.momentum * self.velocity.get(name, 0 * w) + self.lr * dw",
+        {"SGDM"},
+        "v = momentum v - lr dw",
+    ),
+    "epsilon outside": (
+        "np.sqrt(c + self.eps)",
+        "(np.sqrt(c) + self.eps)",
+        {"RMSProp"},
+        "epsilon is outside the root",
+    ),
+    "epsilon inside": (
+        "(np.sqrt(v_hat) + self.eps)",
+        "np.sqrt(v_hat + self.eps)",
+        {"Adam"},
+        "epsilon is inside the root",
+    ),
+    "t not incremented": (
+        "        self.t += 1\n",
+        "",
+        {"Adam"},
+        "t isn't incremented",
+    ),
+    "parameters copied": (
+        "self.owner(name).params[name] = value",
+        "self.owner(name).params[name] = value.copy()",
+        {"FC + leaky ReLU"},
+        "replaced instead of shared",
+    ),
+    "weights too large": (
+        "w = init_scale * np.random.randn",
+        "w = 10 * init_scale * np.random.randn",
+        {"Small network"},
+        "",
+    ),
+    "alpha forgotten": (
+        "alpha * (np.exp(x) - 1)",
+        "np.exp(x) - 1",
+        {"Activations"},
+        "alpha",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_costs_its_rows_and_gets_its_hint(tmp_path: Path, mistake: str) -> None:
+    right, wrong, sections, hint = MISTAKES[mistake]
+    assert PLAIN.count(right) == 1
+    found = lost(grade_text(tmp_path, PLAIN.replace(right, wrong)))
+    assert set(found) == sections
+    assert hint in "\n".join(found.values())
+
+
+def test_what_is_missing_costs_the_sections_that_need_it(tmp_path: Path) -> None:
+    found = lost(grade_text(tmp_path, PLAIN.replace("class RMSProp", "class Rmsprop")))
+    assert set(found) == {"RMSProp"}
+    assert "RMSProp is missing: it was looked for in student.py" in found["RMSProp"]
+
+
+def test_a_failure_names_the_worst_element_and_both_values(tmp_path: Path) -> None:
+    step = "w -= self.lr * dw / np.sqrt(c"
+    text = PLAIN.replace(step, f"w[1, 2] += 0.5\n        {step}")
+    said = lost(grade_text(tmp_path, text))["RMSProp"]
+    assert "worst at [1, 2]: expected -0.0288188" in said
+    assert "got 0.471181" in said
+    assert "at most 1e-07 is allowed" in said
+
+
+def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
+    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    found = lost(grade_text(tmp_path, PLAIN.replace("{n: p.copy() for", "{n: p for"), training))
+    assert "copy the best epoch's parameters" in found["Training to 75 %"]
+
+
+def test_an_optimizer_that_does_nothing_beats_nobody(tmp_path: Path) -> None:
+    race = [section for section in SECTIONS if section.name == "SGD against SGDM"]
+    found = lost(grade_text(tmp_path, PLAIN.replace("        w += v\n", ""), race))
+    assert set(found) == {"SGD against SGDM"}
+
+
+def test_the_same_grade_every_time(tmp_path: Path) -> None:
+    text = PLAIN.replace("np.sqrt(c + self.eps)", "(np.sqrt(c) + self.eps)")
+    one, two = (grade_text(tmp_path, text) for _ in range(2))
+    for a, b in zip(one.sections, two.sections, strict=True):
+        assert (a.score, a.status, a.failures, a.output) == (
+            b.score,
+            b.status,
+            b.failures,
+            b.output,
+        )

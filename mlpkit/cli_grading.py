@@ -43,6 +43,7 @@ def grade(
     from .grading.grading import grade as grade_with
     from .grading.interface import Grade
     from .grading.local import reference
+    from .grading.packing import SubmissionError
     from .grading.rubric import reweigh
     from .grading.sandbox import SandboxRunner
     from .grading.sections import SECTIONS
@@ -77,14 +78,21 @@ def grade(
         grades.append(Grade(weights.name if weights else "", (scored,)))
     elif not submissions:
         grades.append(grade_with(reference(backend), sections, "mlpkit"))
+    refused = []
     for path in submissions or []:
-        with SandboxRunner(path, timeout, memory) as runner:
-            grades.append(grade_with(runner, sections, path.name))
+        try:
+            with SandboxRunner(path, timeout, memory) as runner:
+                grades.append(grade_with(runner, sections, path.name))
+        except (SubmissionError, OSError) as error:
+            refused.append(f"{path.name} could not be graded: {error}")
     if scored is not None and submissions:
         grades = [replace(each, sections=(*each.sections, scored)) for each in grades]
     for each in grades:
         outputs.show(each)
-    outputs.write(grades, places)
+    if grades:
+        outputs.write(grades, places)
+    if refused:
+        raise ValueError("; ".join(refused))
     statuses = [section.status for each in grades for section in each.sections]
     if "error" in statuses:
         raise typer.Exit(2)

@@ -14,7 +14,7 @@ from .interface import Section
 def reweigh(sections: Sequence[Section], path: Path) -> tuple[Section, ...]:
     """Sections whose parts are scaled to a rubric's points; the rest keep theirs. ValueError."""
     try:
-        rubric = json.loads(path.read_text())
+        rubric = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} should be JSON, section names to points: {error}") from error
     names = [section.name for section in sections]

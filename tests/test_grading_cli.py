@@ -1,0 +1,206 @@
+"""`mlpkit grade` as its user meets it: what it writes, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from mlpkit import cli, synthetic
+from mlpkit.grading import sections
+
+Mlpkit = Callable[..., tuple[int, str, str]]
+ALL = sections.SECTIONS
+FORWARD, BACKWARD, TRAINING = "Leaky ReLU forward", "Leaky ReLU backward", "Training to 75 %"
+RIGHT = """
+import numpy as np
+
+
+class leaky_relu:
+    def __init__(self, negative_slope=0.01, name="leaky_relu"):
+        self.slope = negative_slope
+
+    def forward(self, x):
+        self.x = x
+        return np.where(x >= 0, x, self.slope * x)
+
+    def backward(self, dout):
+        return np.where(self.x >= 0, dout, self.slope * dout)
+"""
+WRONG = RIGHT.replace("return np.where(self.x >= 0, dout", "return np.where(self.x >= 0, 2 * dout")
+
+
+@pytest.fixture
+def mlpkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Mlpkit:
+    """Runs a command in tmp_path with two cheap sections; its status, and both streams."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
+    monkeypatch.delenv("MLPKIT_TRACEBACK", raising=False)
+    cheap = tuple(s for s in sections.SECTIONS if s.name in (FORWARD, BACKWARD))
+    monkeypatch.setattr(sections, "SECTIONS", cheap)
+    (tmp_path / "right.py").write_text(RIGHT)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mlpkit", "grade", *arguments])
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def refused(outcome: tuple[int, str, str], said: str) -> None:
+    """One sentence, exit status 2, and nothing else."""
+    status, out, err = outcome
+    assert (status, out) == (2, "")
+    assert err.startswith("mlpkit: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_the_exit_status(mlpkit: Mlpkit) -> None:
+    assert mlpkit()[0] == 0
+    assert mlpkit("right.py")[0] == 0
+    status, out, _ = mlpkit("wrong.py")
+    assert status == 1
+    assert "dx: relative error" in out
+
+
+def test_what_is_written(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    for number in "12":
+        places = [f"--{name}={name}{number}" for name in ("out", "junit", "markdown", "csv")]
+        assert mlpkit("wrong.py", *places)[0] == 1
+    first, second = (json.loads((tmp_path / f"out{n}").read_text()) for n in "12")
+    assert isinstance(first.pop("execution_time"), float)
+    second.pop("execution_time")
+    assert first == second
+    assert first["score"] == 2
+    assert [(t["score"], t["max_score"], t["status"]) for t in first["tests"]] == [
+        (2, 2, "passed"),
+        (0, 2, "failed"),
+    ]
+    suite = ElementTree.parse(tmp_path / "junit1").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    assert f"| {BACKWARD} | 0 | 2 |" in (tmp_path / "markdown1").read_text()
+    assert rows(tmp_path / "csv1") == [["wrong.py", "2", "0", "2", "4"]]
+    assert (tmp_path / "csv1").read_text() == (tmp_path / "csv2").read_text()
+
+
+def rows(path: Path) -> list[list[str]]:
+    """A CSV file's rows below its head, which is checked."""
+    head, *found = csv.reader(path.read_text().splitlines())
+    assert head == ["submission", FORWARD, BACKWARD, "score", "points"]
+    return found
+
+
+def test_an_unreadable_one_among_several(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "good.zip", "w") as archive:
+        archive.write(tmp_path / "right.py", "mine/right.py")
+    status, out, err = mlpkit("good.zip", "bad.zip", "gone", "wrong.py", "--csv", "table.csv")
+    assert status == 2
+    assert "good.zip: 4 of 4 points" in out
+    assert "bad.zip could not be graded: " in err
+    assert "gone could not be graded: " in err
+    assert err.count("\n") == 1
+    assert rows(tmp_path / "table.csv") == [
+        ["good.zip", "2", "2", "4", "4"],
+        ["wrong.py", "2", "0", "2", "4"],
+    ]
+
+
+def test_a_rubric(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    (tmp_path / "rubric.json").write_text(f'{{"{BACKWARD}": 7}}')
+    assert mlpkit("right.py", "--rubric", "rubric.json", "--csv", "table.csv")[0] == 0
+    assert rows(tmp_path / "table.csv") == [["right.py", "2", "7", "9", "9"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"Drawing": 3}', "Drawing"),
+        (f'{{"{FORWARD}": -1}}'.encode(), "points of 0 or more; it has -1"),
+        (b'{"\xff": 1}', "should be JSON"),
+    ],
+)
+def test_a_wrong_rubric(mlpkit: Mlpkit, tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "rubric.json").write_bytes(content)
+    refused(mlpkit("right.py", "--rubric", "rubric.json"), said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("bad.zip", "bad.zip could not be graded: "),
+        ("gone.py", "gone.py could not be graded: "),
+        ("right.py --timeout 0", "a timeout above 0 s"),
+        ("right.py --timeout nan", "a timeout above 0 s"),
+        ("right.py --memory 1", "64 MB or more"),
+        ("right.py --out gone/results.json", "there is no folder gone"),
+        ("right.py --out .", "is a folder"),
+        ("right.py --backend numpy", "--backend is for mlpkit itself"),
+        ("right.py --weights w.npz", "give both or neither"),
+        ("right.py --rubric gone.json", "gone.json can't be read"),
+        ("--starter .", "a new or an empty folder"),
+    ],
+)
+def test_what_cannot_be(mlpkit: Mlpkit, arguments: str, said: str) -> None:
+    refused(mlpkit(*arguments.split()), said)
+
+
+def test_the_starter(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    assert mlpkit("--starter", "new")[0] == 0
+    assert (tmp_path / "new" / "lib" / "optim.py").is_file()
+    assert mlpkit("new", "--csv", "table.csv")[0] == 1
+    assert rows(tmp_path / "table.csv") == [["new", "0", "0", "0", "4"]]
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("sprung", "w"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"fc1_w": np.zeros((3, 4)), "fc1_b": np.zeros(4)}, "[(3, 4), (4,)]"),
+        ({}, "should hold the weights and biases"),
+        ({"fc1_w": np.array([Trap()], object)}, "an .npz of plain arrays"),
+        ({"fc1_w": np.zeros((3072, 20)), "fc2_w": np.zeros((20, 10))}, "should hold the weights"),
+        ({"fc1_w": np.array("text")}, "should hold the weights"),
+    ],
+)
+def test_wrong_weights(
+    mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: Any, said: str
+) -> None:
+    training = next(s for s in ALL if s.name == TRAINING)
+    monkeypatch.setattr(sections, "SECTIONS", (training,))
+    synthetic.make(tmp_path / "digits", 60, 20, workers=1)
+    np.savez(tmp_path / "w.npz", **arrays)
+    refused(mlpkit("--weights", "w.npz", "--data", "digits"), said)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_weights_that_are_no_file_of_arrays(
+    mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "SECTIONS", ALL)
+    (tmp_path / "w.npz").write_bytes(b"nothing")
+    (tmp_path / "w.npy").write_bytes(b"nothing")
+    for name in ("w.npz", "w.npy", "gone.npz"):
+        refused(mlpkit("--weights", name, "--data", "."), name)

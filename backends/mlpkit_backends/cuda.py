@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import distributions
 from typing import Any
@@ -29,6 +30,9 @@ class CupyBackend(Backend):
 
     def asarray(self, a: Any, dtype: str | None = None) -> Array:
         return self.xp.asarray(a, dtype=dtype)
+
+    def copy(self, a: Array) -> Array:
+        return a.copy()  # in C's order: asarray's copy of what was broadcast is in another
 
     def to_numpy(self, a: Array) -> np.ndarray[Any, Any]:
         return np.asarray(self.xp.asnumpy(a))
@@ -203,6 +207,14 @@ class CupyBackend(Backend):
         from .cublas import CublasError
         from .cuda_device import CudaDevice
 
+        # The kernels read them in C's order, whatever order CuPy kept.
+        contiguous = self.xp.ascontiguousarray
+        plan = replace(
+            plan,
+            images=contiguous(plan.images),
+            labels=contiguous(plan.labels),
+            mean=None if plan.mean is None else contiguous(plan.mean),
+        )
         try:
             return CapturedStep(plan, program, CudaDevice(plan.dtype))
         except CublasError as error:
@@ -264,7 +276,11 @@ def elementwise(name: str, op: str = "") -> Any:
 def wheels() -> list[str]:
     """CuPy's installed wheels, with their versions."""
     names = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
-    return [f"{name} {names[name]}" for name in sorted(names) if re.fullmatch(r"cupy(-.*)?", name)]
+    return [
+        f"{name} {names[name]}"
+        for name in sorted(names)
+        if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name)
+    ]
 
 
 def import_cupy() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,11 @@ class CudaDevice:
             self.stream.begin_capture()
             try:
                 work()
-            finally:
-                graph = self.stream.end_capture()
+            except BaseException:
+                with suppress(Exception):  # the first error is the one to tell
+                    self.stream.end_capture()
+                raise
+            graph = self.stream.end_capture()
             graph.upload()
             self.stream.synchronize()
         return graph

@@ -104,7 +104,14 @@ extern "C" __global__ void update_weights(
 ) {
     double settings[6];  // in registers: row might be part of w, for all that the compiler knows
     for (int j = 0; j < 6; j++) settings[j] = row[j];
-    EACH(i, count) update_one(rule, settings, w[i], dw[i], m + i, v + i);
+    EACH(i, count) {
+        // All loads before any store, which might be to any of them; m and v may be w itself.
+        real p = w[i], first = m[i], second = v[i];
+        update_one(rule, settings, p, dw[i], &first, &second);
+        if (rule != SGD) m[i] = first;
+        if (rule == ADAM) v[i] = second;
+        w[i] = p;
+    }
 }
 
 // w (count,) <- w + velocity (count,), the latter updated already: what is left of sgdm_update.

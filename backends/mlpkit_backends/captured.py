@@ -35,9 +35,6 @@ class Device(Protocol):
     def fill(self, target: Array, source: Any) -> None:
         """Copy host or device values into an array, in the stream's order."""
 
-    def copy(self, a: Array) -> Array:
-        """A copy, in the stream's order."""
-
     def launch(self, name: str, work: int | tuple[int, tuple[int, int]], *arguments: Any) -> None:
         """Run a kernel of step.cu for so many elements, or with so many blocks of (x, y) threads;
         arrays are handed over by address, numbers as they are."""

@@ -59,9 +59,6 @@ class CudaDevice:
         else:
             target.set(source, self.xp.cuda.get_current_stream())  # without waiting
 
-    def copy(self, a: Array) -> Array:
-        return a.copy()
-
     def launch(self, name: str, work: int | tuple[int, tuple[int, int]], *arguments: Any) -> None:
         kernel = module(self.dtype).get_function(name)
         if self.rehearsing:

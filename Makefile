@@ -1,11 +1,11 @@
-# make train, make test, make lint, make bench: each makes .venv first where it is missing.
+# make train, test, torture, lint, bench: each makes .venv first where it is missing.
 # make cuda: all that a GPU has to show, with what is installed already.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := $(shell sh scripts/cuda_extra.sh)
 
-.PHONY: train test lint bench cuda
+.PHONY: train test torture lint bench cuda
 .DEFAULT_GOAL := test
 
 # One stamp for each set of extras; made anew when pyproject.toml changes.
@@ -19,6 +19,9 @@ train: $(VENV)/.installed-fast
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/torture --torture --durations=0 $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -1,4 +1,5 @@
-"""The `backend` fixture: every backend that shared code is tested over."""
+"""Fixtures: `backend`, every backend that shared code is tested over, and `torture`, how long the
+tests in torture/ go on."""
 
 from __future__ import annotations
 
@@ -56,3 +57,41 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLPKIT_BACKEND", request.param)
     yield chosen
     mlpkit_backends._find.cache_clear()
+
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+class Torture:
+    """How long a test goes on: the ordinary suite runs its short form, `make torture` the full
+    one, and both print what it found."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.full = bool(config.getoption("--torture"))
+        self.figures = config.stash.setdefault(FIGURES, [])
+
+    def times(self, short: int, full: int) -> int:
+        """How often to do it."""
+        return full if self.full else short
+
+    def figure(self, line: str) -> None:
+        """A line for the end of the test run."""
+        self.figures.append(line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="tests/torture at its full length")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What the torture tests found."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("torture" if config.getoption("--torture") else "torture, short")
+        for line in figures:
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def torture(request: pytest.FixtureRequest) -> Torture:
+    """The length of a test in torture/, and where its figures go."""
+    return Torture(request.config)

@@ -44,8 +44,8 @@ OPTIMIZERS = {
     "RMSProp": lambda net: RMSProp(net, 1e-3),
     "Adam": lambda net: Adam(net, 1e-3, t=2),
 }
-# Widths below and above the size from which workers share a weight matrix.
-WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 700, 800, 5)}
+# Widths below and above the sizes from which workers share a weight matrix, by columns or by rows.
+WIDTHS = {"small": (48, 24, 16, 5), "large": (48, 700, 800, 5), "narrow": (48, 2000, 70, 5)}
 
 
 @pytest.fixture(params=["numpy", "numba"])
@@ -331,20 +331,19 @@ def test_two_threads_leave_blas_its_threads(compiled: Backend) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     ("batch", "inputs", "columns"),
-    [(64, 300, 96), (61, 128, 100), (7, 5, 50), (8, 129, 47), (3, 9, 4)],
+    [(64, 1300, 97), (61, 128, 101), (7, 5, 50), (8, 129, 47), (8, 20, 6), (3, 9, 4)],
 )
 def test_the_product_of_a_small_batch(batch: int, inputs: int, columns: int, dtype: str) -> None:
     pytest.importorskip("numba")
     from mlpkit_backends.kernels.gemm import gemm_address
-    from mlpkit_backends.kernels.product import REGISTER, product_columns
+    from mlpkit_backends.kernels.product import REGISTER, product
 
     if not REGISTER:
         pytest.skip("this processor's vector registers are not ones that the tiles are made for")
     x = RNG.standard_normal((batch, inputs)).astype(dtype)
     w = RNG.standard_normal((inputs, columns)).astype(dtype)
     z = np.full((batch, columns), 7, dtype)
-    xt = np.ascontiguousarray(x.T)
-    product_columns(gemm_address(dtype), x, xt, w, 1, columns, z)
+    product(gemm_address(dtype), x, w[:, 1:], z[:, 1:])
     expected = np.einsum("nd,dm->nm", x.astype(np.float64), w.astype(np.float64))
     tolerance = {"float64": 1e-13, "float32": 1e-5}[dtype] * inputs
     np.testing.assert_allclose(z[:, 1:], expected[:, 1:], rtol=tolerance, atol=tolerance)

@@ -20,10 +20,10 @@ CODE = """
 import numpy as np
 from mlpkit_backends.kernels.gemm import gemm_address
 from mlpkit_backends.kernels.product import REGISTER
-from mlpkit_backends.kernels.steps import backward_rows
+from mlpkit_backends.kernels.steps import update_rows
 w = np.zeros((2, 3)); x = np.ones((1, 2)); d = np.ones((1, 3)); row = np.array([0.5])
-backward_rows(gemm_address("float64"), x, d, w, w, w, np.empty(6), x[:0], 0, row)
-print(w[0, 0], sum(backward_rows.stats.cache_misses.values()))
+update_rows(gemm_address("float64"), False, x, d, w, w, w, np.empty(6), 0, row)
+print(w[0, 0], sum(update_rows.stats.cache_misses.values()))
 """
 
 

@@ -74,7 +74,6 @@ class CompiledStep:
             tuple(aligned.empty((n, width), dtype) for width in widths),
             tuple(aligned.empty(shape, dtype) for shape in outputs),
             aligned.empty((self.workers, ROWS * max(widths[1:])), dtype),
-            aligned.empty((n * max(widths),), dtype),
             np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
         )
         self(np.empty((0, n), np.int64))  # compiles, or loads what an earlier run compiled

@@ -1,11 +1,12 @@
 """x w and w += alpha xᵀ d for a small batch x and a large w: the products that BLAS is slow at.
 
 BLAS copies w into an order of its own first, which costs as much as a batch of 64 gains by it. Here
-a tile of the result is summed up in vector registers while the other matrices are read as they lie.
-For x w, DEPTH rows of w at a time stay in cache for the whole batch, and x comes transposed, so
-that a tile's ROWS of it are side by side; for xᵀ d they are so already, and PANEL columns of d stay
-in cache for all of x. In float32 on two cores of a Zen 5 at batch 64, x w of a 3072 x 3072 w takes
-3.1 ms where OpenBLAS 0.3.30 takes 6.3 ms, and w += alpha xᵀ d 2.9 ms where it takes 5.4 ms.
+a tile of the result is summed up in vector registers while all matrices are read as they lie. For
+x w, DEPTH rows of w at a time, a tile's columns wide, stay in cache for the whole batch, and
+meanwhile the next such panel is fetched; for xᵀ d, PANEL columns of d stay in cache for all of x.
+In float32 on two cores of a Zen 5, x w takes 2.8 ms at batch 64 and a 3072 x 3072 w where OpenBLAS
+0.3.30 takes 6.3 ms, and 45 µs at batch 32 and 3072 x 100 where it takes 93 µs; w += alpha xᵀ d of
+the first takes 2.8 ms and 5.4 ms.
 """
 
 from __future__ import annotations
@@ -30,169 +31,227 @@ elif FEATURES.get("avx2") and FEATURES.get("fma"):
     REGISTER, ROWS, VECTORS = 32, 4, 3
 else:
     REGISTER, ROWS, VECTORS = 0, 1, 1
-DEPTH, PANEL = 256, 1024
-# Beyond this batch BLAS gains by its own order; below this width the tiles leave too much over.
-LARGEST_BATCH = 128 if REGISTER else 0
-NARROWEST = 512
+SHORT = 16  # bytes of the shortest vector, for the columns that fill no register
+DEPTH, PANEL = 512, 1024
+LARGEST_BATCH = 128 if REGISTER else 0  # beyond it BLAS gains by its own order
 
 
-@intrinsic
+def tile_adder(vectors: int, register: int) -> Any:
+    """The function add_tile of tiles ROWS x `vectors` vectors of `register` bytes."""
+
+    @intrinsic
+    def add_tile(
+        typingctx: Any,
+        x: Any,
+        x_row: Any,
+        x_depth: Any,
+        w: Any,
+        w_depth: Any,
+        z: Any,
+        z_row: Any,
+        depth: Any,
+        alpha: Any,
+        soon: Any,
+    ) -> Any:
+        """z[r, c] += alpha Σ_k x[r, k] w[k, c] for a tile's r and c and `depth` k.
+
+        x, w, z: addresses; x_row, x_depth, w_depth, z_row: elements from one r, or k, to the next;
+        alpha: a number of the dtype. soon: the address of what is wanted next, of which a cache
+        line at each k's w_depth is fetched meanwhile.
+
+        The sum starts at 0 and z is added at its end, as small numbers that are added one by one to
+        a large one are lost.
+        """
+        address, size = types.uintp, types.intp
+        signature = types.void(
+            address, size, size, address, size, address, size, size, alpha, address
+        )
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            x, x_row, x_depth, w, w_depth, z, z_row, depth, factor, soon = values
+            kind = context.get_value_type(alpha)
+            lanes = register * 8 // alpha.bitwidth
+            vector, index = ir.VectorType(kind, lanes), z_row.type
+            i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            x, w, z, soon = (builder.inttoptr(a, kind.as_pointer()) for a in (x, w, z, soon))
+
+            def function(name: str, result: Any, arguments: list[Any]) -> Any:
+                kind = ir.FunctionType(result, arguments)
+                return cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+
+            fma = function(f"llvm.fma.v{lanes}f{alpha.bitwidth}", vector, [vector] * 3)
+            fetch = function("llvm.prefetch.p0i8", ir.VoidType(), [byte, i32, i32, i32])
+
+            def prefetch(pointer: Any, write: int) -> None:
+                hints = (i32(write), i32(3), i32(1))  # to keep near, as data
+                builder.call(fetch, [builder.bitcast(pointer, byte), *hints])
+
+            def vectors_at(base: Any) -> list[Any]:
+                starts = (builder.gep(base, [index(v * lanes)]) for v in range(vectors))
+                return [builder.bitcast(start, vector.as_pointer()) for start in starts]
+
+            def load(pointer: Any) -> Any:
+                return builder.load(pointer, align=alpha.bitwidth // 8)
+
+            undefined = ir.Constant(vector, ir.Undefined)
+            everywhere = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
+
+            def spread(number: Any) -> Any:
+                lane = builder.insert_element(undefined, number, i32(0))
+                return builder.shuffle_vector(lane, undefined, everywhere)
+
+            def step(base: Any, count: Any, elements: Any) -> Any:
+                return builder.gep(base, [builder.mul(count, elements)])
+
+            rows = [step(x, index(r), x_row) for r in range(ROWS)]
+            targets = [p for r in range(ROWS) for p in vectors_at(step(z, index(r), z_row))]
+            for pointer in targets:  # they arrive while the sum is made
+                prefetch(pointer, 1)
+            before = builder.basic_block
+            loop = builder.append_basic_block("depth")
+            after = builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(index)
+            k.add_incoming(index(0), before)
+            sums = [builder.phi(vector) for _ in targets]
+            columns = [load(p) for p in vectors_at(step(w, k, w_depth))]
+            prefetch(step(soon, k, w_depth), 0)
+            new = []
+            for r in range(ROWS):
+                number = spread(builder.load(step(rows[r], k, x_depth)))
+                for v in range(vectors):
+                    new.append(builder.call(fma, [number, columns[v], sums[r * vectors + v]]))
+            following = builder.add(k, index(1))
+            k.add_incoming(following, loop)
+            zero = ir.Constant(vector, [0.0] * lanes)
+            for total, end in zip(sums, new, strict=True):
+                total.add_incoming(zero, before)
+                total.add_incoming(end, loop)
+            builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+            builder.position_at_end(after)
+            scale = spread(factor)
+            for pointer, total in zip(targets, new, strict=True):
+                value = builder.call(fma, [scale, total, load(pointer)])
+                builder.store(value, pointer, align=alpha.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add_tile
+
+
+add_wide, add_vector, add_short = (
+    tile_adder(VECTORS, REGISTER or SHORT),
+    tile_adder(1, REGISTER or SHORT),
+    tile_adder(1, SHORT),
+)
+
+
+@jit()
+def tile_width(left: Any, size: Any) -> Any:
+    """The columns of the next tile where so many are left, of elements of `size` bytes; 0: none."""
+    for width in (VECTORS * REGISTER // size, REGISTER // size, SHORT // size):
+        if width <= left:
+            return width
+    return 0
+
+
+@jit()
 def add_tile(
-    typingctx: Any,
+    width: Any,
     x: Any,
-    x_step: Any,
+    x_row: Any,
+    x_depth: Any,
     w: Any,
-    w_step: Any,
+    w_depth: Any,
     z: Any,
-    z_step: Any,
+    z_row: Any,
     depth: Any,
     alpha: Any,
-) -> Any:
-    """z[r, c] += alpha Σ_k x[k, r] w[k, c] for a tile's r and c and `depth` k. x, w and z:
-    addresses; the steps: elements from a row to the next; alpha: a number of the dtype.
-
-    The sum starts at 0 and z is added at its end, as small numbers that are added one by one to a
-    large one are lost.
-    """
-    address, size = types.uintp, types.intp
-    signature = types.void(address, size, address, size, address, size, size, alpha)
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        x, x_step, w, w_step, z, z_step, depth, factor = values
-        kind = context.get_value_type(alpha)
-        lanes = REGISTER * 8 // alpha.bitwidth
-        vector, index = ir.VectorType(kind, lanes), z_step.type
-        byte = ir.IntType(8).as_pointer()
-        x, w, z = (builder.inttoptr(a, kind.as_pointer()) for a in (x, w, z))
-        fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module,
-            ir.FunctionType(vector, [vector] * 3),
-            f"llvm.fma.v{lanes}f{alpha.bitwidth}",
-        )
-        undefined = ir.Constant(vector, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-
-        def place(base: Any, row: Any, step: Any, column: int) -> Any:
-            offset = builder.add(builder.mul(row, step), index(column))
-            return builder.gep(base, [offset])
-
-        def vectors_of(base: Any, row: Any, step: Any) -> list[Any]:
-            return [
-                builder.bitcast(place(base, row, step, v * lanes), vector.as_pointer())
-                for v in range(VECTORS)
-            ]
-
-        def load(pointer: Any) -> Any:
-            return builder.load(pointer, align=alpha.bitwidth // 8)
-
-        def spread(number: Any) -> Any:
-            lane = builder.insert_element(undefined, number, ir.IntType(32)(0))
-            return builder.shuffle_vector(lane, undefined, everywhere)
-
-        targets = [p for r in range(ROWS) for p in vectors_of(z, index(r), z_step)]
-        zero = ir.Constant(vector, [0.0] * lanes)
-        soon = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, *[ir.IntType(32)] * 3]),
-            "llvm.prefetch.p0i8",
-        )
-        for pointer in targets:  # for writing, to keep, as data: it arrives while the sum is made
-            hints = [ir.Constant(ir.IntType(32), hint) for hint in (1, 3, 1)]
-            builder.call(soon, [builder.bitcast(pointer, byte), *hints])
-        before = builder.basic_block
-        loop = builder.append_basic_block("depth")
-        after = builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(index)
-        k.add_incoming(index(0), before)
-        sums = [builder.phi(vector) for _ in targets]
-        columns = [load(p) for p in vectors_of(w, k, w_step)]
-        new = []
-        for r in range(ROWS):
-            row = spread(builder.load(place(x, k, x_step, r)))
-            for v in range(VECTORS):
-                new.append(builder.call(fma, [row, columns[v], sums[r * VECTORS + v]]))
-        following = builder.add(k, index(1))
-        k.add_incoming(following, loop)
-        for total, end in zip(sums, new, strict=True):
-            total.add_incoming(zero, before)
-            total.add_incoming(end, loop)
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-        builder.position_at_end(after)
-        scale = spread(factor)
-        for pointer, total in zip(targets, new, strict=True):
-            value = builder.call(fma, [scale, total, load(pointer)])
-            builder.store(value, pointer, align=alpha.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return signature, generate
+    size: Any,
+    soon: Any,
+) -> None:
+    """The tile of that width; the rest as tile_adder's functions take it."""
+    arguments = (x, x_row, x_depth, w, w_depth, z, z_row, depth, alpha, soon)
+    # numba hands the typing context over itself
+    if width == VECTORS * REGISTER // size:
+        add_wide(*arguments)
+    elif width == REGISTER // size:
+        add_vector(*arguments)
+    else:
+        add_short(*arguments)
 
 
 @jit()
-def transpose(x: Any, first: Any, last: Any, xt: Any) -> None:
-    """xt[first:last] ← x[:, first:last]ᵀ, in blocks that stay in cache."""
-    for block in range(first, last, 16):
-        for n in range(x.shape[0]):
-            for k in range(block, min(block + 16, last)):
-                xt[k, n] = x[n, k]
-
-
-@jit()
-def product_columns(blas: Any, x: Any, xt: Any, w: Any, first: Any, last: Any, z: Any) -> None:
-    """z[:, first:last] ← x w[:, first:last], with xt = xᵀ; BLAS takes what fills no tile."""
-    real = z.dtype.type
-    columns = VECTORS * (REGISTER // z.itemsize)
-    rows = x.shape[0] - x.shape[0] % ROWS
-    end = first + (last - first) // columns * columns
-    z[:rows, first:end] = 0
-    for k in range(0, w.shape[0], DEPTH):
-        depth = min(DEPTH, w.shape[0] - k)
-        for c in range(first, end, columns):
+def product(blas: Any, x: Any, w: Any, z: Any) -> None:
+    """z (N, M) ← x (N, D) w (D, M); BLAS takes what fills no tile."""
+    (inputs, columns), size = w.shape, z.itemsize
+    rows, done = x.shape[0] - x.shape[0] % ROWS, 0
+    one = z.dtype.type(1)
+    z[:] = 0
+    for k in range(0, inputs, DEPTH):
+        depth, c = min(DEPTH, inputs - k), 0
+        while tile_width(columns - c, size) > 0:
+            width = tile_width(columns - c, size)
+            # Each row of tiles fetches another vector of the next panel.
+            if tile_width(columns - c - width, size) > 0:
+                soon = np.uintp(w.ctypes.data + k * w.strides[0] + (c + width) * size)
+            else:
+                soon = np.uintp(w.ctypes.data + (k + DEPTH) * w.strides[0])
             for r in range(0, rows, ROWS):
-                add_tile(  # type: ignore[call-arg]  # numba hands the typing context over itself
-                    np.uintp(xt[k:, r:].ctypes.data),
-                    xt.shape[1],
-                    np.uintp(w[k:, c:].ctypes.data),
-                    w.shape[1],
-                    np.uintp(z[r:, c:].ctypes.data),
-                    z.shape[1],
+                add_tile(
+                    width,
+                    np.uintp(x.ctypes.data + r * x.strides[0] + k * size),
+                    x.strides[0] // size,
+                    x.strides[1] // size,
+                    np.uintp(w.ctypes.data + k * w.strides[0] + c * size),
+                    w.strides[0] // size,
+                    np.uintp(z.ctypes.data + r * z.strides[0] + c * size),
+                    z.strides[0] // size,
                     depth,
-                    real(1),
+                    one,
+                    size,
+                    np.uintp(soon + r // ROWS % VECTORS * REGISTER),
                 )
-    if end < last:
-        gemm(blas, 1.0, x, False, w[:, end:last], False, 0.0, z[:, end:last])
-    if rows < x.shape[0] and first < end:
-        gemm(blas, 1.0, x[rows:], False, w[:, first:end], False, 0.0, z[rows:, first:end])
-
-
-@jit()
-def tiles_fit(batch: Any, columns: Any) -> Any:
-    """Whether w's columns are wide and the batch small enough to do without BLAS's own order."""
-    return batch <= LARGEST_BATCH and columns >= NARROWEST
+            c += width
+        done = c
+    if done < columns:
+        gemm(blas, 1.0, x, False, w[:, done:], False, 0.0, z[:, done:])
+    if rows < x.shape[0] and done > 0:
+        gemm(blas, 1.0, x[rows:], False, w[:, :done], False, 0.0, z[rows:, :done])
 
 
 @jit()
 def add_gradient(blas: Any, alpha: Any, x: Any, d: Any, w: Any) -> None:
     """w (D, M) += alpha xᵀ d, from x (N, D) and d (N, M); BLAS takes what fills no tile."""
-    real = w.dtype.type
-    width = VECTORS * (REGISTER // w.itemsize)
-    rows = w.shape[0] - w.shape[0] % ROWS
-    columns = w.shape[1] - w.shape[1] % width
-    for panel in range(0, columns, PANEL // width * width):
-        for r in range(0, rows, ROWS):
-            for c in range(panel, min(panel + PANEL // width * width, columns), width):
-                add_tile(  # type: ignore[call-arg]  # numba hands the typing context over itself
-                    np.uintp(x[:, r:].ctypes.data),
-                    x.strides[0] // x.itemsize,
-                    np.uintp(d[:, c:].ctypes.data),
-                    d.strides[0] // d.itemsize,
-                    np.uintp(w[r:, c:].ctypes.data),
-                    w.strides[0] // w.itemsize,
-                    x.shape[0],
-                    real(alpha),
-                )
-    if columns < w.shape[1]:
-        gemm(blas, alpha, x, True, d[:, columns:], False, 1.0, w[:, columns:])
-    if rows < w.shape[0]:
-        gemm(blas, alpha, x[:, rows:], True, d[:, :columns], False, 1.0, w[rows:, :columns])
+    size, columns = w.itemsize, w.shape[1]
+    rows, done = w.shape[0] - w.shape[0] % ROWS, 0
+    factor = w.dtype.type(alpha)
+    while tile_width(columns - done, size) > 0:
+        first = done
+        for r in range(0, w.shape[0], ROWS):
+            c = first
+            while c < first + PANEL and tile_width(columns - c, size) > 0:
+                width = tile_width(columns - c, size)
+                if r < rows:
+                    add_tile(
+                        width,
+                        np.uintp(x.ctypes.data + r * size),
+                        1,
+                        x.strides[0] // size,
+                        np.uintp(d.ctypes.data + c * size),
+                        d.strides[0] // size,
+                        np.uintp(w.ctypes.data + r * w.strides[0] + c * size),
+                        w.strides[0] // size,
+                        x.shape[0],
+                        factor,
+                        size,
+                        np.uintp(d.ctypes.data),
+                    )
+                c += width
+            done = c
+    if done < columns:
+        gemm(blas, alpha, x, True, d[:, done:], False, 1.0, w[:, done:])
+    if rows < w.shape[0] and done > 0:
+        gemm(blas, alpha, x[:, rows:], True, d[:, :done], False, 1.0, w[rows:, :done])

@@ -4,49 +4,184 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench import cuda
+from bench import cuda, cuda_parity
+from bench.turns import Turns, figures
 from mlpkit import benchmark
-from mlpkit_backends import load
+from mlpkit_backends import Backend, load
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace:
     """Short turns on a small training set."""
     monkeypatch.setattr(benchmark, "IMAGES", 2100)
-    monkeypatch.setattr(cuda, "cases", lambda given: [("fcn", "adam")])
-    return argparse.Namespace(seconds=0.01, rounds=2, out=tmp_path)
+    monkeypatch.setattr(cuda, "cases", lambda: [("fcn", "adam")])
+    return argparse.Namespace(seconds=0.01, rounds=2, elements=1 << 12, out=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_parity_of_a_cpu_with_itself(name: str, given: argparse.Namespace) -> None:
+def test_parity_of_a_cpu_with_itself(name: str) -> None:
     if name == "numba":
         pytest.importorskip("numba")
-    found = cuda.parity(load(name), given)
-    for what, value in found.items():
-        if what.endswith("bit-identical"):
-            assert value is True, what
-        else:
-            limit = float(what.rpartition("(")[2].rstrip(")"))
-            assert value <= limit, what
+    found = list(cuda_parity.parity(load(name)))
+    assert len(found) > 20
+    for what, error, limit in found:
+        assert error <= limit, what
+
+
+class Off(Backend):
+    """A backend with an op that is wrong by a little."""
+
+    def softmax(self, x: Any) -> Any:
+        return super().softmax(x) * (1 + 1e-9)
+
+
+def test_parity_fails_by_its_limit(
+    given: argparse.Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not cuda.run("parity", Off("numpy", np), given)
+    out = capsys.readouterr().out
+    assert "float64 losses of 100 steps" in out
+    assert "FAILED" in out
+    (file,) = given.out.iterdir()
+    found = json.loads(file.read_text())["parity"]
+    assert not found["sgd: float64 losses of 100 steps"]["within"]
+    assert found["weights, bits that differ"] == {"error": 0, "limit": 0, "within": True}
+
+
+def test_bits_are_counted() -> None:
+    one = np.array([1.0, 2.0], np.float32)
+    other = one.copy()
+    other.view(np.uint32)[1] ^= 0b101
+    assert cuda_parity.bits(one, one.copy()) == 0
+    assert cuda_parity.bits(one, other) == 2
+    assert cuda_parity.bits(one, one.astype("float64")) == float("inf")
+
+
+def test_no_number_is_beyond_every_limit(given: argparse.Namespace) -> None:
+    cuda.PARTS["none"] = lambda backend, given: iter([("what", float("nan"), 1.0)])
+    try:
+        assert not cuda.run("none", load("numpy"), given)
+    finally:
+        del cuda.PARTS["none"]
 
 
 def test_rates_have_both_ways_and_their_rounds(given: argparse.Namespace) -> None:
-    (row,) = cuda.rates(load("numpy"), given).values()
+    ((_, row),) = cuda.rates(load("numpy"), given)
     assert row["steps"] == "on kept buffers"
     assert len(row["whole steps"]["rounds"]) == len(row["op by op"]["rounds"]) == 2
 
 
-def test_a_part_is_added_to_the_file(
-    given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_ceilings(given: argparse.Namespace) -> None:
+    found = dict(cuda.ceilings(load("numpy"), given))
+    assert all(value > 0 for value in found.values())
+
+
+def test_a_contender_that_fails_is_left_out_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = ["--backend", "numpy", "--out", str(given.out), "--seconds", "0.01"]
-    for part in ("rates", "parity"):
-        monkeypatch.setattr("sys.argv", ["cuda.py", part, *arguments, "--rounds", "1"])
-        cuda.main()
+    monkeypatch.setattr(benchmark, "IMAGES", 2100)
+    calls = []
+
+    def runs(order: Any) -> Any:
+        return order[:, 0]
+
+    def fails_later(order: Any) -> Any:
+        calls.append(order)
+        if len(calls) > 1:
+            raise RuntimeError("out of memory\nand more")
+        return order[:, 0]
+
+    def cannot() -> Any:
+        raise ModuleNotFoundError("No module named 'jax'")
+
+    turns = Turns(32)
+    turns.add("ours", lambda: runs)
+    turns.add("fails later", lambda: fails_later)
+    turns.add("cannot", cannot)
+    turns.go(rounds=3, seconds=0.001)
+    row = turns.row("ours")
+    assert len(row["ours"]["rounds"]) == 3
+    assert row["ours"]["mlpkit_is_times_as_fast"] == 1
+    assert row["fails later"] == {"left_out": "RuntimeError: out of memory"}
+    assert row["cannot"] == {"left_out": "ModuleNotFoundError: No module named 'jax'"}
+
+
+def test_ratios_are_the_median_of_the_rounds() -> None:
+    found = figures([1.0, 2.0, 4.0], [3.0, 4.0, 4.0])
+    assert found["iterations_per_second"] == 2
+    assert found["mlpkit_is_times_as_fast"] == 2
+    assert "mlpkit_is_times_as_fast" not in figures([1.0])
+
+
+def test_each_line_is_written_as_it_is_found(
+    given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(backend: Backend, given: argparse.Namespace):
+        yield "first", 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cuda.PARTS, "rates", found)
+    with pytest.raises(KeyboardInterrupt):
+        cuda.run("rates", load("numpy"), given)
     (file,) = given.out.iterdir()
-    assert {"backend", "versions", "rates", "parity"} <= json.loads(file.read_text()).keys()
-    assert str(file) in capsys.readouterr().out
+    assert json.loads(file.read_text()) == {"rates": {"first": 1}}
+
+
+# What a machine that has only NumPy, CuPy and this tree lacks.
+BARE = """
+import sys
+lacking = "scipy matplotlib safetensors typer rich pooch threadpoolctl numba torch jax".split()
+class Lacking:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in lacking:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Lacking())
+import numpy
+from mlpkit_backends import Backend, _MAKERS
+from mlpkit import benchmark
+_MAKERS["cupy"] = lambda: Backend("cupy", numpy)
+benchmark.IMAGES = 2100
+from bench import cuda
+cuda.cases = lambda: [("fcn", "sgd")]
+sys.argv = ["cuda.py", *sys.argv[1:]]
+cuda.main()
+"""
+
+
+@pytest.mark.parametrize("part", list(cuda.PARTS))
+def test_numpy_and_the_tree_are_enough(part: str, tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path), "--seconds", "0.01", "--rounds", "1", "--elements", "99"]
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "backends")))
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, part, *options],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "peers" in part:
+        assert "No module named 'torch'" in done.stdout
+
+
+def test_a_backend_that_is_not_there_is_status_2(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "cuda.py"), "device", "--out", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "backends"), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("device: backend cupy can't be used: ")

@@ -11,8 +11,8 @@ OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation and CUDA_ERROR_OUT_OF_MEMORY
 
 
 def from_cuda(error: BaseException) -> bool:
-    """Whether the error is of CuPy's own kinds, or of cuBLAS's: told by their modules, as some can't
-    be imported where the library that they are for is missing."""
+    """Whether the error is of CuPy's own kinds, or of cuBLAS's: told by their modules, for some
+    can't be imported where their library is missing."""
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, CublasError) or module in ("cupy", "cupy_backends")
 

@@ -33,22 +33,22 @@ $title: $said"
 cuda() { # seconds, part, arguments...
     limit=$1 name=$2
     shift 2
-    part "$limit" "$name" "$PYTHON" bench/cuda.py "$name" "$@"
+    part "$limit" "$name" "$PYTHON" bench/gpu.py "$name" "$@"
 }
 
 cuda 40 device "$@"
 test "$status" = 2 && exit 2 # without a device that answers, no other part can say more
 cuda 80 parity "$@"
-cuda 60 checks "$@"
+cuda 80 checks "$@"
 cuda 20 ceilings "$@"
 cuda 80 rates --seconds 0.5 --rounds 5 "$@"
-cuda 140 peers --seconds 0.4 --rounds 3 "$@"
+cuda 130 peers --seconds 0.4 --rounds 3 "$@"
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
     part 75 "tests" "$PYTHON" -m pytest -q -p no:cacheprovider -k cupy
 else
     summary="$summary
 tests: not run: pytest is not installed"
 fi
-cuda 90 slow-peers --seconds 0.4 --rounds 3 "$@"
+cuda 80 slow-peers --seconds 0.4 --rounds 3 "$@"
 echo "== which parts ran$summary"
 exit $failed

@@ -1,6 +1,6 @@
 """What a GPU has to show, a part at a time; `make cuda` runs all of them.
 
-    python bench/cuda.py PART [--backend cupy] [--seconds 1] [--rounds 5]
+    python bench/gpu.py PART [--backend cupy] [--seconds 1] [--rounds 5]
 
 device: what it is and what the libraries are; parity: NumPy against the GPU, and checks, the
 assignment's, with exit status 1 beyond a limit; ceilings: what the card does by itself; rates:
@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
 from bench.contenders import GPU_CONTENDERS, SLOW_GPU_CONTENDERS
-from bench.cuda_parity import checks, parity
+from bench.gpu_parity import checks, parity
 from bench.turns import Turns
 from mlpkit import benchmark
 from mlpkit.recipes import build_network

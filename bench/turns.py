@@ -57,6 +57,10 @@ class Turns:
                 except Exception as error:
                     self.leave_out(name, error)
 
+    def how(self, name: str) -> str:
+        """In words, how mlpkit's own contender of that name runs its steps."""
+        return self.runs[name][0].how if name in self.runs else "not at all"
+
     def row(self, ours: str = "") -> dict[str, Any]:
         """Everyone's figures, beside those of the contender `ours`, or why there are none."""
         base = self.runs[ours][2] if ours in self.runs else ()

@@ -12,7 +12,7 @@ import numpy as np
 
 from .base import Array, Backend, EagerStep, Step
 from .cuda_errors import explain, from_cuda, gib, one_line, out_of_memory
-from .cuda_find import cuda_version, import_cupy, wheels
+from .cuda_find import capability, cuda_version, import_cupy, wheels
 from .errors import DeviceError
 from .plan import Plan
 
@@ -246,9 +246,3 @@ def elementwise(name: str, op: str = "") -> Any:
         preamble=(KERNELS / "formulas.h").read_text(),
         options=OPTIONS,
     )
-
-
-def capability(device: Any) -> str:
-    """A device's compute capability, "90" as "9.0"."""
-    number = str(device.compute_capability)
-    return f"{number[:-1]}.{number[-1]}"

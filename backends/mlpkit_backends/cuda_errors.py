@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from .cublas import CublasError
 
-OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation and CUDA_ERROR_OUT_OF_MEMORY
-
 
 def from_cuda(error: BaseException) -> bool:
     """Whether the error is of CuPy's own kinds, or of cuBLAS's: told by their modules, for some
@@ -24,10 +22,12 @@ def of_the_device(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error is that the GPU's memory is too small."""
-    return from_cuda(error) and (
-        isinstance(error, MemoryError) or getattr(error, "status", None) == OUT_OF_MEMORY
-    )
+    """Whether the error is that the GPU's memory is too small: CuPy's own, the driver's or
+    cuBLAS's."""
+    if not from_cuda(error):
+        return False
+    words = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def explain(error: BaseException, memory: Callable[[], tuple[int, int]]) -> str:

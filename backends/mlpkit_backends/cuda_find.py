@@ -129,3 +129,9 @@ def try_out(cupy: Any, install: str) -> None:
 def cuda_version(number: int) -> str:
     """12080 as "12.8"."""
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def capability(device: Any) -> str:
+    """A device's compute capability, "90" as "9.0"."""
+    number = str(device.compute_capability)
+    return f"{number[:-1]}.{number[-1]}"

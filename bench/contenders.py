@@ -8,20 +8,18 @@ float32 but for `plain`. A step gathers its batch from the uint8 images by index
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from mlpkit.benchmark import LEARNING_RATES, Case, CaseRun
 
-Array = Any
-Run = Callable[[Array], Array]
-Weights = list[np.ndarray[Any, Any]]
-Data = tuple[Any, Any, Any]
-
-SLOPE = 0.01
-MOMENTUM, DECAY, BETA1, BETA2, EPS = 0.9, 0.99, 0.9, 0.999, 1e-8
+sys.path.insert(0, str(Path(__file__).parents[1]))  # when a script is run by its path
+from bench.with_jax import jax_with
+from bench.with_torch import torch_graph, torch_with
+from bench.workload import BETA1, BETA2, DECAY, EPS, MOMENTUM, SLOPE, Array, Data, Run, Weights
 
 
 def mlpkit_on(backend: str) -> Callable[[str, str, int, Data], Run]:
@@ -85,204 +83,6 @@ def plain(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
             params[i] = params[i] - lr * m / (np.sqrt(v) + EPS)
 
     return lambda order: np.array([step(index) for index in order])
-
-
-def torch_with(
-    compiled: bool, device: str = "cpu", mode: str | None = None
-) -> Callable[[Weights, str, int, Data], Run]:
-    """PyTorch, eager with fused optimizers, or with the network, its loss and the optimizer's step
-    under torch.compile in a mode of its own."""
-
-    def make(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        images, labels, mean = torch_data(torch, data, device)
-        network = torch_network(torch, weights).to(device)
-        rule = torch_optimizer(torch, list(network.parameters()), optimizer)
-
-        def loss_of(x: Array, y: Array) -> Array:
-            return cross_entropy(network(x / 255 - mean), y)
-
-        update = rule.step
-        if compiled:
-            loss_of = torch.compile(loss_of, mode=mode)
-            update = torch.compile(rule.step, mode=mode)
-
-        def run(order: Array) -> Array:
-            losses = torch.empty(len(order), device=device)
-            for k, index in enumerate(torch.from_numpy(np.ascontiguousarray(order)).to(device)):
-                loss = loss_of(images[index].float(), labels[index])
-                rule.zero_grad(set_to_none=True)
-                loss.backward()
-                update()
-                losses[k] = loss.detach()
-            return losses.cpu().numpy()
-
-        return run
-
-    return make
-
-
-def torch_graph(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
-    """PyTorch on a GPU, a whole step as a CUDA graph, its optimizer fused and capturable."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    images, labels, mean = torch_data(torch, data, "cuda")
-    network = torch_network(torch, weights).to("cuda")
-    params = list(network.parameters())
-    rule = torch_optimizer(torch, params, optimizer, capturable=True)
-    index = torch.zeros(batch_size, dtype=torch.int64, device="cuda")
-
-    def step() -> Array:
-        loss = cross_entropy(network(images[index].float() / 255 - mean), labels[index])
-        rule.zero_grad(set_to_none=True)
-        loss.backward()
-        rule.step()
-        return loss.detach()
-
-    # A few steps on a stream of their own first, as PyTorch's manual asks, then the start again.
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = step()
-    with torch.no_grad():
-        for p, w in zip(params, torch_network(torch, weights).parameters(), strict=True):
-            p.copy_(w)
-        past = list(getattr(rule, "cache", ()))
-        past += [s for state in rule.state.values() for s in state.values()]
-        for s in past:
-            if torch.is_tensor(s):
-                s.zero_()
-
-    def run(order: Array) -> Array:
-        losses = torch.empty(len(order), device="cuda")
-        for k, batch in enumerate(torch.from_numpy(np.ascontiguousarray(order)).to("cuda")):
-            index.copy_(batch)
-            graph.replay()
-            losses[k] = loss
-        return losses.cpu().numpy()
-
-    return run
-
-
-def torch_data(torch: Any, data: Data, device: str) -> Any:
-    """Flattened images, labels and the mean image on a device."""
-    images, labels, mean = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in data)
-    return images.reshape(len(images), -1), labels, mean.reshape(-1).float()
-
-
-def torch_network(torch: Any, weights: Weights) -> Any:
-    """The network of those weights."""
-    layers: list[Any] = []
-    for i in range(0, len(weights), 2):
-        layer = torch.nn.Linear(*weights[i].shape)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weights[i].T))
-            layer.bias.copy_(torch.from_numpy(weights[i + 1]))
-        layers += [layer, torch.nn.LeakyReLU(SLOPE)]
-    return torch.nn.Sequential(*layers[:-1])
-
-
-def torch_optimizer(torch: Any, params: list[Any], optimizer: str, capturable: bool = False) -> Any:
-    """PyTorch's optimizer, fused; RMSProp is written with its foreach functions, because PyTorch's
-    own adds eps outside the root. capturable: for CUDA graphs, where it makes a difference."""
-    lr = LEARNING_RATES[optimizer]
-    if optimizer == "sgd":
-        return torch.optim.SGD(params, lr, fused=True)
-    if optimizer == "sgdm":
-        return torch.optim.SGD(params, lr, momentum=MOMENTUM, fused=True)
-    if optimizer == "adam":
-        settings = {"betas": (BETA1, BETA2), "eps": EPS, "fused": True, "capturable": capturable}
-        return torch.optim.Adam(params, lr, **settings)
-
-    class RMSProp(torch.optim.Optimizer):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            super().__init__(params, {})
-            self.cache = [torch.zeros_like(p) for p in params]
-
-        @torch.no_grad()  # type: ignore[untyped-decorator]
-        def step(self) -> None:
-            grads = [p.grad for p in params]
-            torch._foreach_mul_(self.cache, DECAY)
-            torch._foreach_addcmul_(self.cache, grads, grads, 1 - DECAY)
-            roots = torch._foreach_add(self.cache, EPS)
-            torch._foreach_sqrt_(roots)
-            torch._foreach_addcdiv_(params, grads, roots, -lr)
-
-    return RMSProp()
-
-
-def jax_with(scan: bool) -> Callable[[Weights, str, int, Data], Run]:
-    """JAX: a jitted step with donated buffers, or lax.scan over all steps of a call."""
-
-    def make(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
-        import jax
-        import jax.numpy as jnp
-
-        lr = LEARNING_RATES[optimizer]
-        images = jnp.asarray(data[0].reshape(len(data[0]), -1))
-        labels, mean = jnp.asarray(data[1]), jnp.asarray(data[2].reshape(-1), jnp.float32)
-
-        def loss_of(params: Array, x: Array, y: Array) -> Array:
-            for i in range(0, len(params), 2):
-                x = x @ params[i] + params[i + 1]
-                if i < len(params) - 2:
-                    x = jnp.where(x >= 0, x, SLOPE * x)
-            log_p = jax.nn.log_softmax(x)
-            return -jnp.mean(jnp.take_along_axis(log_p, y[:, None], axis=1))
-
-        def rule(w: Array, g: Array, first: Array, second: Array, t: Array) -> tuple[Array, ...]:
-            if optimizer == "sgd":
-                return w - lr * g, first, second
-            if optimizer == "sgdm":
-                first = MOMENTUM * first - lr * g
-                return w + first, first, second
-            if optimizer == "rmsprop":
-                first = DECAY * first + (1 - DECAY) * g * g
-                return w - lr * g / jnp.sqrt(first + EPS), first, second
-            first = BETA1 * first + (1 - BETA1) * g
-            second = BETA2 * second + (1 - BETA2) * g * g
-            m, v = first / (1 - BETA1**t), second / (1 - BETA2**t)
-            return w - lr * m / (jnp.sqrt(v) + EPS), first, second
-
-        def step(carry: Array, index: Array) -> tuple[Array, Array]:
-            params, firsts, seconds, t = carry
-            t = t + 1
-            x = images[index].astype(jnp.float32) / 255 - mean
-            loss, grads = jax.value_and_grad(loss_of)(params, x, labels[index])
-            new = [rule(*each, t) for each in zip(params, grads, firsts, seconds, strict=True)]
-            return (*(list(part) for part in zip(*new, strict=True)), t), loss
-
-        def zeros(count: int) -> list[Array]:
-            """State, of the weights' shapes where the rule has so many."""
-            kept = {"sgd": 0, "sgdm": 1, "rmsprop": 1, "adam": 2}[optimizer] >= count
-            return [jnp.zeros(w.shape if kept else (), jnp.float32) for w in weights]
-
-        carry = ([jnp.array(w) for w in weights], zeros(1), zeros(2), jnp.zeros(()))
-        many = jax.jit(lambda carry, order: jax.lax.scan(step, carry, order), donate_argnums=0)
-        one = jax.jit(step, donate_argnums=0)
-
-        def run(order: Array) -> Array:
-            nonlocal carry
-            if scan:
-                carry, losses = many(carry, jnp.asarray(order))
-                return np.asarray(losses)
-            losses = []
-            for index in order:
-                carry, loss = one(carry, index)
-                losses.append(loss)
-            return np.array([float(loss) for loss in losses])
-
-        return run
-
-    return make
 
 
 def sklearn(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
@@ -352,9 +152,13 @@ CONTENDERS: dict[str, Callable[..., Run]] = {
 }
 GPU_CONTENDERS: dict[str, Callable[..., Run]] = {
     "PyTorch eager": torch_with(compiled=False, device="cuda"),
-    "PyTorch whole-step graph": torch_graph,
-    "PyTorch max-autotune": torch_with(compiled=True, device="cuda", mode="max-autotune"),
+    "PyTorch graph of a step": torch_graph(1),
+    "PyTorch graph of 32 steps": torch_graph(32),
     "JAX jit": jax_with(scan=False),
     "JAX scan": jax_with(scan=True),
+}
+# What compiles for minutes, measured last.
+SLOW_GPU_CONTENDERS: dict[str, Callable[..., Run]] = {
+    "PyTorch max-autotune": torch_with(compiled=True, device="cuda", mode="max-autotune"),
 }
 LACKING = {("scikit-learn", "rmsprop")}  # what a contender has no such optimizer for

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,8 +31,10 @@ from mlpkit.run_files import write_json
 from mlpkit.runs import versions
 from mlpkit_backends import load
 
-sys.path.insert(0, str(Path(__file__).parent))  # when it is run as a script
-from contenders import CONTENDERS, LACKING, Run
+sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
+from bench.contenders import CONTENDERS, LACKING
+from bench.turns import figures
+from bench.workload import Run
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "mlpkit numba"
@@ -117,17 +118,8 @@ def compare(workload: str, optimizer: str, rounds: int, seconds: float) -> list[
         if not contender.runs:
             print(f"{contender.name} left out: {said}", file=sys.stderr)
             continue
-        ratios = [a / b for a, b in zip(ours, contender.rates, strict=True)]
-        rows.append(
-            {
-                "contender": contender.name,
-                "workload": workload,
-                "optimizer": optimizer,
-                "iterations_per_second": statistics.median(contender.rates),
-                "rounds": [round(rate, 2) for rate in contender.rates],
-                "mlpkit_is_times_as_fast": round(statistics.median(ratios), 3),
-            }
-        )
+        about = {"contender": contender.name, "workload": workload, "optimizer": optimizer}
+        rows.append(about | figures(contender.rates, ours))
     return rows
 
 

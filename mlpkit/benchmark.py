@@ -19,7 +19,6 @@ import numpy as np
 
 from mlpkit_backends import available, load
 from mlpkit_backends.base import EagerStep, Step
-from mlpkit_backends.cpu import processor_name
 from mlpkit_backends.threads import processors
 
 from .evaluation import Batches
@@ -141,6 +140,8 @@ def machine() -> dict[str, Any]:
     of those that NumPy and SciPy bring."""
     from threadpoolctl import threadpool_info
 
+    from mlpkit_backends.cpu import processor_name
+
     blas = {
         f"{pool['internal_api']} {pool['version']}": pool.get("architecture")
         for pool in threadpool_info()
@@ -156,6 +157,8 @@ def machine() -> dict[str, Any]:
 
 def results_path(folder: Path, kind: str) -> Path:
     """folder/KIND-PROCESSOR.json, the processor's name in small letters and dashes."""
+    from mlpkit_backends.cpu import processor_name
+
     processor = re.sub(r"\W+", "-", processor_name().lower()).strip("-")
     return folder / f"{kind}-{processor}.json"
 

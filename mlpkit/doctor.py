@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
-from mlpkit_backends import BackendUnavailable, available, load
+from mlpkit_backends import BackendUnavailable, DeviceError, available, load
 
 from . import __version__
 
@@ -25,12 +25,20 @@ VARIABLES = (
 
 
 def examine() -> tuple[list[str], bool]:
-    """The report's lines, and whether the default backend works."""
+    """The report's lines, and whether the default backend works, and every device found answers."""
     lines = [f"mlpkit {__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
+    well = True
     for name, state in available().items():
         lines.append(f"{name:6} {state}")
-        if state == "ok":
-            lines += [f"         {what}: {value}" for what, value in load(name).details().items()]
+        if state != "ok":
+            continue
+        backend = load(name)
+        try:
+            with backend.failures():
+                details = backend.details()
+        except DeviceError as error:
+            well, details = False, {"but": str(error)}
+        lines += [f"         {what}: {value}" for what, value in details.items()]
     lines.append("")
     for name in VARIABLES:
         if name in os.environ:
@@ -39,4 +47,4 @@ def examine() -> tuple[list[str], bool]:
         lines.append(f"The default backend is {load().name}.")
     except (BackendUnavailable, ValueError) as error:
         return [*lines, f"The default backend doesn't work: {error}"], False
-    return lines, True
+    return lines, well

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlpkit_backends import aligned
 from mlpkit_backends.captured import CapturedStep
 from mlpkit_backends.cpu import NumpyBackend
 from mlpkit_backends.cuda import ELEMENTWISE
@@ -52,11 +53,12 @@ def build(code: str) -> ctypes.CDLL:
 
 
 def kernels() -> dict[str, tuple[list[str], bool]]:
-    """step.cu's kernels: their parameters' types, and whether their threads meet."""
+    """step.cu's kernels: their parameters' types, and whether their threads meet: in a block, or in
+    a warp for a row's softmax."""
     found = {}
     for name, parameters, body in KERNEL.findall(source()):
         types = [" ".join(p.split()[:-1]) for p in parameters.replace("*", "* ").split(",")]
-        found[name] = (types, "__syncthreads" in body)
+        found[name] = (types, "__syncthreads" in body or "softmax_parts" in body)
     return found
 
 
@@ -124,8 +126,9 @@ class DeviceArray(np.ndarray):
 class Recorded:
     """A graph: what was recorded, done when it is launched."""
 
-    def __init__(self, calls: list[Callable[[], None]]) -> None:
-        self.calls = calls
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+        self.names: list[str] = []
 
     def launch(self) -> None:
         for call in self.calls:
@@ -137,22 +140,35 @@ class DeviceDouble:
 
     def __init__(self, dtype: str) -> None:
         self.dtype, self.real = dtype, np.dtype(dtype).type
-        self.calls: list[Callable[[], None]] | None = None
-        self.names: list[str] = []
+        self.graph: Recorded | None = None
         self.written: list[np.ndarray] = []
+        self.rehearsing = False
+        self.rehearsed: set[str] = set()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
-        assert self.calls is None, "an allocation while recording"
-        return np.full(shape, 7, dtype).view(DeviceArray)  # whatever lay there
+        assert self.graph is None, "an allocation while recording"
+        new = aligned.empty(shape, dtype)
+        new[...] = 7  # whatever lay there
+        return new.view(DeviceArray)
+
+    def dense(self, a: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        assert self.graph is None, "a copy while recording"
+        return np.ascontiguousarray(np.broadcast_to(a, shape), dtype)
+
+    def address(self, a: np.ndarray) -> int:
+        assert a.flags.c_contiguous
+        assert a.dtype == self.dtype
+        self.written.append(a)
+        return a.ctypes.data
 
     def fill(self, target: np.ndarray, source: np.ndarray) -> None:
-        assert self.calls is None, "a copy while recording"
+        assert self.graph is None, "a copy while recording"
         assert target.shape == source.shape
         assert target.dtype == source.dtype
         target[...] = source
 
     def copy(self, a: np.ndarray) -> np.ndarray:
-        assert self.calls is None, "a copy while recording"
+        assert self.graph is None, "a copy while recording"
         return a.copy()
 
     def launch(self, name: str, work: Any, *arguments: Any) -> None:
@@ -160,7 +176,7 @@ class DeviceDouble:
         assert len(arguments) == len(types), name
         slots = [self.slot(name, kind, a) for kind, a in zip(types, arguments, strict=True)]
         # Any grid gives the same; kernels that meet ask for their block.
-        grid, (width, height) = (3, (5, 1)) if isinstance(work, int) else work
+        grid, width, height = (3, 5, 1) if isinstance(work, int) else work
         assert meets == (not isinstance(work, int)), name
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         kernel = getattr(emulation(self.dtype), f"run_{name}")
@@ -204,18 +220,28 @@ class DeviceDouble:
         self.do("gemm", multiply)
 
     def do(self, name: str, call: Callable[[], Any]) -> None:
-        """Record the call; nothing here is run outside of a graph."""
-        assert self.calls is not None, f"{name} outside of a graph"
-        self.names.append(name)
-        self.calls.append(call)
+        """Record the call; nothing is run outside of a graph."""
+        if self.rehearsing:
+            self.rehearsed.add(name)
+            return
+        assert self.graph is not None, f"{name} outside of a graph"
+        assert name in self.rehearsed, f"{name} would be loaded while recording"
+        self.graph.names.append(name)
+        self.graph.calls.append(call)
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        self.rehearsing = True
+        work()
+        self.rehearsing = False
 
     def record(self, work: Callable[[], None]) -> Recorded:
-        self.calls, DeviceArray.recording = [], True
+        graph = self.graph = Recorded()
+        DeviceArray.recording = True
         try:
             work()
-            return Recorded(self.calls)
+            return graph
         finally:
-            self.calls, DeviceArray.recording = None, False
+            self.graph, DeviceArray.recording = None, False
 
 
 class CapturedBackend(NumpyBackend):

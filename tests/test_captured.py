@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ from mlpkit import (
 )
 from mlpkit.planning import make_plan
 from mlpkit_backends import Backend
-from mlpkit_backends.captured import STEPS
+from mlpkit_backends.captured import SIZES, STEPS, CapturedStep
 from tests.cuda_double import CapturedBackend, DeviceDouble, kernels
 
 RNG = np.random.default_rng(2)
@@ -129,7 +131,6 @@ def test_more_steps_than_a_graph_holds_and_a_remainder() -> None:
     np.testing.assert_allclose(losses, Backend.compile(other.backend, eager)(order), rtol=1e-12)
     for (name, p), (_, q) in zip(model.parameters(), other.parameters(), strict=True):
         np.testing.assert_allclose(p, q, rtol=1e-11, err_msg=name)
-    assert sorted(step.graphs) == [5, STEPS]
 
 
 def test_a_seed_that_a_user_sets_between_runs_counts() -> None:
@@ -161,42 +162,116 @@ def test_a_graph_writes_only_what_its_step_owns(optimizer) -> None:
     for array in device.written:
         assert any(np.shares_memory(array, own) for own in owned if own.size)
     # What the host writes between runs is read alone by the graph.
-    for array in (step.order, step.table, step.scalars, step.keys, plan.images, plan.labels):
+    read = (step.order, step.changing, step.matrices, step.images, step.labels, step.mean)
+    for array in read:
         assert not any(np.shares_memory(array, written) for written in device.written)
 
 
-def test_sgd_and_momentum_make_no_gradient_of_the_weights() -> None:
-    for optimizer, launches in ((SGD, "update_weights"), (SGDM, "update_weights")):
-        plan, _ = plan_of(CapturedBackend(), optimizer)
-        step = CapturedBackend().build(plan, plan.program)
-        step(np.arange(8).reshape(1, 8))
-        assert step.dw.size == 0
-        assert launches not in step.device.names
+@pytest.mark.parametrize("optimizer", [SGD, SGDM])
+def test_sgd_and_momentum_make_no_gradient_of_the_weights(optimizer) -> None:
+    plan, _ = plan_of(CapturedBackend(), optimizer)
+    assert CapturedBackend().build(plan, plan.program).dw == []
 
 
-def test_the_nodes_of_a_step() -> None:
-    plan, _ = plan_of(CapturedBackend(), SGD, widths=(48, 48, 5))
+@pytest.mark.parametrize(("optimizer", "update"), [(SGD, []), (Adam, ["update_weights"])])
+def test_the_nodes_of_a_step(optimizer, update: list[str]) -> None:
+    plan, _ = plan_of(CapturedBackend(), optimizer, widths=(48, 48, 5))
     step = CapturedBackend().build(plan, plan.program)
-    step(np.arange(8).reshape(1, 8))
-    assert step.device.names == [
+    one = [
         *("gather_pixels", "gemm", "forward_elements", "gemm", "forward_elements"),
-        *("loss_and_gradient", "gemm", "update_bias", "gemm"),
-        *("backward_elements", "update_bias", "gemm"),
+        *("loss_and_gradient", "backward_columns", "gemm", "gemm", "backward_columns", "gemm"),
+        *update,
     ]
+    assert {k: graph.names for k, graph in step.graphs.items()} == {k: one * k for k in SIZES}
+
+
+class Refusing(DeviceDouble):
+    """A device that can't record."""
+
+    def record(self, work) -> None:
+        raise RuntimeError("not permitted while a stream records")
+
+
+def test_a_step_that_cannot_be_recorded_has_changed_nothing() -> None:
+    plan, model = plan_of(CapturedBackend(), Adam, keep_prob=0.5, dropout_seed=1)
+    before = {name: p.copy() for name, p in model.parameters()}
+    with pytest.raises(RuntimeError, match="not permitted"):
+        CapturedStep(plan, plan.program, Refusing(plan.dtype))
+    for name, p in model.parameters():
+        assert np.array_equal(p, before[name]), name
+    for block in plan.program.blocks:
+        assert all((state == 0).all() for state in (*block.w_state, *block.b_state))
+        assert block.dropout is None or block.dropout.step == 0
+    assert plan.program.schedule(1)[0, -1] == 1  # the first of Adam's steps
+
+
+def test_making_a_step_changes_nothing() -> None:
+    plan, model = plan_of(CapturedBackend(), Adam, keep_prob=0.5, dropout_seed=1)
+    before = {name: p.copy() for name, p in model.parameters()}
+    CapturedBackend().build(plan, plan.program)
+    for name, p in model.parameters():
+        assert np.array_equal(p, before[name]), name
+    assert plan.program.schedule(1)[0, -1] == 1
+
+
+def test_arrays_as_they_come() -> None:
+    """Images in Fortran's order, 32-bit labels and a mean for each channel alone."""
+    order = np.random.default_rng(0).integers(0, 40, (3, 8))
+    (plan, model), (usual, other) = plan_of(CapturedBackend()), plan_of(CapturedBackend())
+    mean = np.array([0.4, 0.5, 0.6])
+    odd = replace(plan, images=np.asfortranarray(IMAGES), labels=LABELS.astype(np.int32), mean=mean)
+    usual = replace(usual, mean=np.broadcast_to(mean, (4, 4, 3)).copy())
+    losses = [CapturedBackend().build(p, p.program)(order) for p in (odd, usual)]
+    assert np.array_equal(*losses)
+    for (name, p), (_, q) in zip(model.parameters(), other.parameters(), strict=True):
+        assert np.array_equal(p, q), name
+
+
+@pytest.mark.parametrize("optimizer", [SGDM, RMSProp, Adam])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_weights_that_no_four_of_are_aligned(optimizer, dtype: str) -> None:
+    """Parameters one element into their memory, beside the same at its start."""
+    order = np.random.default_rng(0).integers(0, 40, (3, 8))
+    found = []
+    for shift in (0, 1):
+        backend = CapturedBackend()
+        model = mlp((48, 7, 5))(backend, dtype)
+        for layer in model.net.layers:
+            for name, p in layer.params.items():
+                room = backend.zeros((p.size + 1,), dtype)
+                layer.params[name] = room[shift : p.size + shift].reshape(p.shape)
+                layer.params[name][...] = p
+        split = Batches.of(backend, IMAGES, LABELS, dtype, MEAN)
+        plan = make_plan(model, CrossEntropy(backend=backend), optimizer(model), split, 8)
+        step = backend.build(plan, plan.program)
+        assert step.matrices[:, 5].tolist() == ([0, 0] if shift else [48 * 7 // 4, 7 * 5 // 4])
+        step(order)
+        found.append([p for _, p in model.parameters()])
+    for p, q in zip(*found, strict=True):
+        assert np.array_equal(p, q)
 
 
 def test_the_double_refuses_what_a_recording_stream_refuses() -> None:
     device = DeviceDouble("float64")
-    a = device.empty((2, 2), "float64")
+    a, index, n = device.empty((2, 2), "float64"), device.empty((2,), "int64"), np.int32(2)
+
+    def launch(*arguments) -> None:
+        device.launch("gather_numbers", 4, *arguments)
+
+    with pytest.raises(AssertionError, match="would be loaded"):
+        device.record(lambda: launch(a, index, a, n, n))
+    device.rehearse(lambda: launch(a, index, a, n, n))
+    device.record(lambda: launch(a, index, a, n, n))
     for work in (
         lambda: device.empty((2,), "float64"),
         lambda: device.fill(a, np.ones((2, 2))),
-        lambda: device.copy(a),
+        lambda: device.dense(a, (2, 2), "float64"),
         lambda: a + 1,
         lambda: np.concatenate([a, a]),
-        lambda: device.launch("add_velocity", 4, a, a),
-        lambda: device.launch("add_velocity", 4, a, a, np.int32(4)),
-        lambda: device.launch("add_velocity", 4, a, a.astype("float32"), 4),
+        lambda: launch(a, index, a, n),
+        lambda: launch(a, index, a, n, 2),
+        lambda: launch(a, index, a.astype("float32"), n, n),
+        lambda: launch(a, index.astype("int32"), a, n, n),
     ):
         with pytest.raises(AssertionError):
             device.record(work)
@@ -204,12 +279,8 @@ def test_the_double_refuses_what_a_recording_stream_refuses() -> None:
 
 def test_all_kernels_are_used() -> None:
     used = {"row_losses", "row_gradients"}  # by the eager ops
-    for optimizer, given in ((Adam, {}), (SGDM, {})):
-        plan, _ = plan_of(CapturedBackend(), optimizer, **given)
-        step = CapturedBackend().build(plan, plan.program)
-        step(np.arange(8).reshape(1, 8))
-        used |= set(step.device.names)
-    floats = (IMAGES / 255).astype("float64")
-    backend = train(mlp(), "SGD", "float64", eager=False, images=floats, mean=None)[3]
-    used |= set(backend.steps[0].device.names)
+    plan, _ = plan_of(CapturedBackend(), Adam)
+    floats = replace(plan, images=IMAGES / 255, mean=None)
+    for given in (plan, floats):
+        used |= set(CapturedBackend().build(given, given.program).graphs[1].names)
     assert used == set(kernels()) | {"gemm"}

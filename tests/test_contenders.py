@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from bench.contenders import CONTENDERS, LACKING
+from bench.with_torch import torch_graph
 from mlpkit.benchmark import LEARNING_RATES, WORKLOADS
 from mlpkit.recipes import build_network
 
+# The GPU's, as far as a CPU carries them: all but the recording itself.
+ON_A_CPU = {
+    "PyTorch steps as in a graph of one": torch_graph(1, "cpu"),
+    "PyTorch steps as in a graph of three": torch_graph(3, "cpu"),
+}
+ALL = CONTENDERS | ON_A_CPU
 NEEDS = {"PyTorch": "torch", "JAX": "jax", "scikit-learn": "sklearn", "numba": "numba"}
 RNG = np.random.default_rng(0)
 DATA = (
@@ -29,7 +36,7 @@ def losses(name: str, workload: str, optimizer: str) -> np.ndarray:
     else:
         model = build_network(workload, 0.0, 0, "float32", "numpy")
         weights = [p.copy() for _, p in model.parameters()]
-        run = CONTENDERS[name](weights, optimizer, batch_size, DATA)
+        run = ALL[name](weights, optimizer, batch_size, DATA)
     order = np.random.default_rng(1).integers(0, 256, (STEPS, batch_size))
     return run(order)
 
@@ -42,7 +49,7 @@ def expected() -> dict[tuple[str, str], np.ndarray]:
 
 @pytest.mark.parametrize("optimizer", LEARNING_RATES)
 @pytest.mark.parametrize("workload", WORKLOADS)
-@pytest.mark.parametrize("name", [name for name in CONTENDERS if name != "plain NumPy"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "plain NumPy"])
 @pytest.mark.filterwarnings("default")  # other libraries' own
 def test_the_same_losses(
     name: str, workload: str, optimizer: str, expected: dict[tuple[str, str], np.ndarray]

@@ -143,9 +143,9 @@ def test_rows_of_the_loss(classes: int, dtype: str) -> None:
     losses, d = np.empty(n, dtype), np.empty_like(scores)
     for name, result in (("row_losses", losses), ("row_gradients", d)):
         slots = [ctypes.c_void_p(a.ctypes.data) for a in (scores, labels, result)]
-        slots += [ctypes.c_longlong(n), ctypes.c_int(classes)]
+        slots += [ctypes.c_int(n), ctypes.c_int(classes)]
         pointers = (ctypes.c_void_p * 5)(*map(ctypes.addressof, slots))
-        getattr(emulation(dtype), f"run_{name}")(3, 4, 1, pointers)
+        getattr(emulation(dtype), f"run_{name}")(6, 4 * 32, 1, pointers)
     close(losses, BASE.softmax_cross_entropy(scores, labels), dtype)
     close(d, BASE.softmax_cross_entropy_backward(scores, labels), dtype)
 
@@ -156,9 +156,9 @@ def test_a_score_that_is_no_number_shows_in_the_loss(dtype: str) -> None:
     scores = np.array([[1.0, np.nan, 2.0]], dtype)
     labels, losses = np.array([2]), np.zeros(1, dtype)
     slots = [ctypes.c_void_p(a.ctypes.data) for a in (scores, labels, losses)]
-    slots += [ctypes.c_longlong(1), ctypes.c_int(3)]
+    slots += [ctypes.c_int(1), ctypes.c_int(3)]
     pointers = (ctypes.c_void_p * 5)(*map(ctypes.addressof, slots))
-    emulation(dtype).run_row_losses(1, 1, 1, pointers)
+    emulation(dtype).run_row_losses(1, 32, 1, pointers)
     assert np.isnan(losses).all()
 
 

@@ -1,4 +1,4 @@
-"""`mlpkit doctor`, and what is said of a GPU that fails."""
+"""`mlpkit doctor`, and finding CuPy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 import mlpkit_backends
 from mlpkit import cli
-from mlpkit_backends import BackendUnavailable, DeviceError, available, cuda, load
-from mlpkit_backends.cuda import CupyBackend
+from mlpkit_backends import BackendUnavailable, available, cuda_find, load
+from tests.cuda_fakes import CUDARuntimeError, gpu
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_two_wheels_are_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) 
         return types.SimpleNamespace(metadata={"Name": name}, version="14.2.0")
 
     names = ("numpy", "cupy-cuda12x", "cupy_helpers", "cupy-cuda13x")
-    monkeypatch.setattr(cuda, "distributions", lambda: map(distribution, names))
+    monkeypatch.setattr(cuda_find, "distributions", lambda: map(distribution, names))
     with pytest.raises(
         BackendUnavailable,
         match=r"2 wheels .*cupy-cuda12x 14\.2\.0 and cupy-cuda13x 14\.2\.0, .*"
@@ -79,55 +79,6 @@ def test_a_cupy_for_another_makers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         load("cupy")
 
 
-class OutOfMemoryError(MemoryError):
-    pass
-
-
-class CUDARuntimeError(RuntimeError):
-    pass
-
-
-class CUDADriverError(RuntimeError):
-    pass
-
-
-def gpu() -> CupyBackend:
-    """The backend over a device with 3 GiB of 80 free."""
-    runtime = types.SimpleNamespace(
-        memGetInfo=lambda: (3 << 30, 80 << 30),
-        CUDARuntimeError=CUDARuntimeError,
-        driverGetVersion=lambda: 13000,
-        runtimeGetVersion=lambda: 13020,
-        getDeviceProperties=lambda number: {"name": b"NVIDIA Test"},
-    )
-    space = types.SimpleNamespace(
-        runtime=runtime,
-        driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
-        memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-        Device=lambda: types.SimpleNamespace(id=0, compute_capability="120"),
-    )
-    backend = CupyBackend.__new__(CupyBackend)
-    backend.name = "cupy"
-    backend.xp = types.SimpleNamespace(cuda=space, __version__="14.2.0")
-    return backend
-
-
-def test_out_of_memory_says_how_much_and_what_to_lower() -> None:
-    error = OutOfMemoryError("Out of memory allocating 5,368,709,120 bytes (allocated so far: 1).")
-    with pytest.raises(DeviceError) as caught, gpu().failures():
-        raise error
-    said = str(caught.value)
-    for part in ("5.0 GiB was asked for", "3.0 GiB of 80.0 GiB is free", "lower --batch-size"):
-        assert part in said
-
-
-@pytest.mark.parametrize("kind", [CUDARuntimeError, CUDADriverError])
-def test_a_device_that_fails_is_a_sentence(kind: type[RuntimeError]) -> None:
-    said = r"the GPU failed \(cudaErrorDevicesUnavailable: gone\): .* see that `nvidia-smi`"
-    with pytest.raises(DeviceError, match=said), gpu().failures():
-        raise kind("cudaErrorDevicesUnavailable: gone\nmore")
-
-
 def test_what_is_known_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUPY_TF32", "1")
     details = gpu().details()
@@ -137,3 +88,19 @@ def test_what_is_known_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert details["CUDA runtime"] == "13.2"
     assert details["TF32"].startswith("on")
     assert details["training steps"].startswith(("as CUDA graphs", "op by op (cuBLAS can't be"))
+
+
+def test_a_device_that_is_gone_when_it_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = gpu()
+
+    def gone() -> None:
+        raise CUDARuntimeError("cudaErrorDevicesUnavailable: gone")
+
+    backend.xp.cuda.runtime.memGetInfo = gone
+    monkeypatch.setitem(mlpkit_backends._MAKERS, "cupy", lambda: backend)
+    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
+    status, out = doctor(monkeypatch, capsys)
+    assert status == 2
+    assert "the GPU failed (cudaErrorDevicesUnavailable: gone)" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 
@@ -56,6 +57,16 @@ def compile_for(code: str, architecture: str, *options: str) -> str:
 @pytest.mark.parametrize("real", REALS)
 def test_the_steps_kernels(real: str, architecture: str) -> None:
     assert compile_for(source(), architecture, f"-DREAL={real}") == ""
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("real", REALS)
+def test_the_steps_kernels_keep_to_registers(real: str, architecture: str) -> None:
+    """An array that is indexed by what the compiler doesn't know lies in a thread's stack, which is
+    the device's slow memory; so does what fits in no register."""
+    said = compile_for(source(), architecture, f"-DREAL={real}", "--ptxas-options=-v")
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", said)
+    assert frames == [("0", "0")] * source().count("__global__")
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])

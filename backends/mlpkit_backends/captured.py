@@ -1,4 +1,4 @@
-"""Whole training steps recorded once as a CUDA graph, and run again by one call.
+"""Whole training steps recorded once as CUDA graphs, and run again by one call.
 
 What changes from step to step is read on the device: the batches' indices, the schedule's table and
 the dropout masks' keys, brought there before each run. Everything that a graph writes is a buffer
@@ -15,8 +15,10 @@ import numpy as np
 from .base import Array
 from .plan import OPS, UPDATES, Plan, Program
 
-STEPS = 32  # at most, in a graph
+SIZES = (32, 16, 8, 4, 2, 1)  # steps in a graph; the graphs' sum is any number of steps
+STEPS = SIZES[0]
 TABLE = 6  # columns of the schedule's table
+LARGEST = 1 << 30  # elements of what kernels count in 32 bits
 SGD, SGDM = UPDATES.index("sgd_update"), UPDATES.index("sgdm_update")
 
 
@@ -32,11 +34,17 @@ class Device(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """A new array."""
 
+    def dense(self, a: Array, shape: tuple[int, ...], dtype: str) -> Array:
+        """`a` as the kernels read it: broadcast to the shape, of the dtype, in C's order."""
+
+    def address(self, a: Array) -> int:
+        """Where the array lies, for kernels that find their arrays in a table."""
+
     def fill(self, target: Array, source: Any) -> None:
         """Copy host or device values into an array, in the stream's order."""
 
-    def launch(self, name: str, work: int | tuple[int, tuple[int, int]], *arguments: Any) -> None:
-        """Run a kernel of step.cu for so many elements, or with so many blocks of (x, y) threads;
+    def launch(self, name: str, work: int | tuple[int, int, int], *arguments: Any) -> None:
+        """Run a kernel of step.cu for so many elements, or with so many blocks of x by y threads;
         arrays are handed over by address, numbers as they are."""
 
     def gemm(
@@ -44,8 +52,19 @@ class Device(Protocol):
     ) -> None:
         """c ← alpha op(a) op(b) + beta c; alpha and beta (1,) arrays, read when it runs."""
 
+    def rehearse(self, work: Any) -> None:
+        """Load what the launches and products of work() need, and change nothing that they name:
+        while a stream records, nothing may be loaded."""
+
     def record(self, work: Any) -> Graph:
         """The launches and products of work(), recorded instead of run."""
+
+
+def too_large(plan: Plan, program: Program) -> str:
+    """Why the kernels can't count a step's elements, in words; "" where they can."""
+    widths = [block.w.shape for block in program.blocks]
+    largest = max(max(d * m, plan.batch_size * max(d, m)) for d, m in widths)
+    return f"an array has more than {LARGEST} elements" if largest > LARGEST else ""
 
 
 def table(update: str, schedule: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
@@ -61,67 +80,98 @@ def table(update: str, schedule: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
 
 
 class CapturedStep:
-    """The buffers of a plan's step, its graphs, and the call that runs them."""
+    """The buffers of a plan's step, its graphs, and the call that runs them. All is recorded when
+    it is made: what can't be is an error then, before a parameter or the optimizer has changed."""
 
     how = "as CUDA graphs"
 
     def __init__(self, plan: Plan, program: Program, device: Device) -> None:
         self.plan, self.program, self.device = plan, program, device
-        self.update = UPDATES.index(program.update)
+        self.update, dtype = UPDATES.index(program.update), plan.dtype
+        self.real = np.dtype(dtype).type
         blocks, n = program.blocks, plan.batch_size
-        self.real = np.dtype(plan.dtype).type
-        self.width = blocks[0].w.shape[0]
-        self.x = device.empty((n, self.width), plan.dtype)
+        shape = tuple(plan.images.shape)
+        pixels = "uint8" if plan.mean is not None else dtype
+        self.images = device.dense(plan.images, shape, pixels)
+        self.labels = device.dense(plan.labels, shape[:1], "int64")
+        self.mean = None if plan.mean is None else device.dense(plan.mean, shape[1:], dtype)
+        self.x = device.empty((n, blocks[0].w.shape[0]), dtype)
         outputs = [(n, block.w.shape[1]) for block in blocks]
         self.z, self.h, self.d = (
-            [device.empty(shape, plan.dtype) for shape in outputs] for _ in range(3)
+            [device.empty(shape, dtype) for shape in outputs] for _ in range(3)
         )
         # SGD's gradients are added to the weights, and SGDM's to the velocity, by the product.
-        largest = max(block.w.size for block in blocks)
         folded = self.update in (SGD, SGDM)
-        self.dw = device.empty((0 if folded else largest,), plan.dtype)
+        self.dw = [] if folded else [device.empty(block.w.shape, dtype) for block in blocks]
+        self.matrices = device.empty((len(blocks), 6), "uint64")
+        device.fill(self.matrices, self.addresses())
+        self.losses = device.empty((STEPS,), dtype)
         self.order = device.empty((STEPS, n), "int64")
-        self.table = device.empty((STEPS, TABLE), "float64")
-        # Each step's -lr and momentum, then 1 and 0, for the products.
-        self.scalars = device.empty((STEPS + 1, 2), plan.dtype)
-        self.keys = device.empty((len(blocks), 3), "uint64")
-        self.losses = device.empty((STEPS,), plan.dtype)
-        self.graphs: dict[int, Graph] = {}
+        floats, keys, reals = STEPS * TABLE, 3 * len(blocks), 2 * (STEPS + 1)
+        size = 8 * (floats + keys) + np.dtype(dtype).itemsize * reals
+        self.changing = device.empty((size,), "uint8")
+        self.table, self.keys, self.scalars = self.parts(self.changing)
+        device.rehearse(lambda: self.step(0))
+        self.graphs = {k: device.record(lambda k=k: self.run(k)) for k in SIZES}
 
     def owned(self) -> list[Array]:
         """Every array that a graph may write."""
-        own = [self.x, *self.z, *self.h, *self.d, self.dw, self.losses]
+        own = [self.x, *self.z, *self.h, *self.d, *self.dw, self.losses]
         return own + [a for block in self.program.blocks for a, _ in block.arrays()]
 
+    def addresses(self) -> Any:
+        """A row a matrix for update_weights: where w, dw, m and v lie, the elements, and how many
+        fours of them may be read at once."""
+        rows = []
+        for i, block in enumerate(self.program.blocks):
+            w, m, v = map(self.device.address, state_of(block.w, block.w_state))
+            dw = self.device.address(self.dw[i]) if self.dw else w
+            aligned = all(place % (4 * block.w.itemsize) == 0 for place in (w, dw, m, v))
+            rows.append((w, dw, m, v, block.w.size, block.w.size // 4 if aligned else 0))
+        return np.array(rows, dtype=np.uint64)
+
+    def parts(self, changing: Any) -> tuple[Any, Any, Any]:
+        """What changes from run to run, in one buffer of bytes: the schedule's table; the masks'
+        keys (blocks, 3); for the products, each step's -lr and momentum, then 1 and 0."""
+        first = 8 * STEPS * TABLE
+        second = first + 8 * 3 * len(self.program.blocks)
+        return (
+            changing[:first].view("float64").reshape(STEPS, TABLE),
+            changing[first:second].view("uint64").reshape(-1, 3),
+            changing[second:].view(self.plan.dtype).reshape(STEPS + 1, 2),
+        )
+
     def __call__(self, order: Array) -> Array:
-        losses = self.device.empty((order.shape[0],), self.plan.dtype)
-        for first in range(0, order.shape[0], STEPS):
-            part = order[first : first + STEPS]
-            k = part.shape[0]
-            self.bring(part, k)
-            if k not in self.graphs:
-                self.graphs[k] = self.device.record(lambda k=k: self.run(k))
+        count = order.shape[0]
+        losses = self.device.empty((count,), self.plan.dtype)
+        first = 0
+        while first < count:
+            k = next(size for size in SIZES if size <= count - first)
+            part = slice(first, first + k)
+            self.bring(order[part], k)
             self.graphs[k].launch()
-            self.device.fill(losses[first : first + k], self.losses[:k])
+            self.device.fill(losses[part], self.losses[:k])
             for block in self.program.blocks:
                 if block.dropout is not None:
                     block.dropout.step += k
+            first += k
         return losses
 
     def bring(self, order: Array, k: int) -> None:
         """Put what changes from run to run where the graph reads it."""
         schedule = self.program.schedule(k)
-        scalars = np.zeros((STEPS + 1, 2), self.plan.dtype)
+        changing = np.zeros(self.changing.shape, np.uint8)
+        rows, keys, scalars = self.parts(changing)
+        rows[:k] = table(self.program.update, schedule)
+        for i, block in enumerate(self.program.blocks):
+            if (masks := block.dropout) is not None:
+                keys[i] = masks.seed, masks.position, masks.step
         scalars[:k, 0] = -schedule[:, 0]
         if self.update == SGDM:
             scalars[:k, 1] = schedule[:, 1]
         scalars[STEPS] = 1, 0
-        masks = [block.dropout for block in self.program.blocks]
-        keys = [(m.seed, m.position, m.step) if m is not None else (0, 0, 0) for m in masks]
+        self.device.fill(self.changing, changing)
         self.device.fill(self.order[:k], order)
-        self.device.fill(self.table[:k], table(self.program.update, schedule))
-        self.device.fill(self.scalars, scalars)
-        self.device.fill(self.keys, np.array(keys, dtype=np.uint64))
 
     def run(self, steps: int) -> None:
         """Launch the work of so many steps."""
@@ -130,60 +180,48 @@ class CapturedStep:
 
     def step(self, k: int) -> None:
         """Launch one step's work: the batch, forward, the loss, backward and the updates."""
-        plan, blocks, launch = self.plan, self.program.blocks, self.device.launch
-        n, order = plan.batch_size, self.order[k]
-        size = n * self.width
-        if plan.mean is None:
-            launch("gather_numbers", size, plan.images, order, self.x, n, self.width)
+        blocks, launch = self.program.blocks, self.device.launch
+        n, order = np.int32(self.plan.batch_size), self.order[k]
+        size, width = self.x.size, np.int32(self.x.shape[1])
+        batch = (order, self.x, np.int32(size), width)
+        if self.mean is None:
+            launch("gather_numbers", size, self.images, *batch)
         else:
-            launch("gather_pixels", size, plan.images, order, plan.mean, self.x, n, self.width)
+            launch("gather_pixels", size, self.images, self.mean, *batch)
         for i, block in enumerate(blocks):
             self.product(self.input(i), False, block.w, False, self.z[i])
-            elements = (self.z[i], block.b, self.h[i], n, block.w.shape[1])
+            count, width = np.int32(self.z[i].size), np.int32(block.w.shape[1])
+            elements = (self.z[i], block.b, self.h[i], count, width)
             launch("forward_elements", self.z[i].size, *elements, *self.settings(i, k))
         factor = self.real(1.0 / n if self.program.average else 1.0)
-        batch = (plan.labels, order, factor, self.d[-1], self.losses[k : k + 1])
-        classes = np.int32(blocks[-1].w.shape[1])
-        launch("loss_and_gradient", (1, (256, 1)), self.h[-1], *batch, n, classes)
+        target = (self.labels, order, factor, self.d[-1], self.losses[k : k + 1])
+        threads = 32 * min(int(n), 32)  # a warp a row, as many as a block may have
+        launch("loss_and_gradient", (1, threads, 1), self.h[-1], *target, n, width)
         for i in range(len(blocks) - 1, -1, -1):
             self.backward(i, k)
+        if self.update != SGD:
+            fours = max(-(-block.w.size // 4) for block in blocks)
+            matrices = (self.matrices, np.int32(len(blocks)))
+            launch("update_weights", fours, *matrices, np.int32(self.update), self.table[k])
 
     def backward(self, i: int, k: int) -> None:
-        """Launch block i's gradients and updates; self.d[i] is the gradient of its output."""
-        block, d, n = self.program.blocks[i], self.d[i], self.plan.batch_size
+        """Launch block i's gradients and its bias's update; self.d[i] is the gradient of its
+        output."""
+        block, d, n = self.program.blocks[i], self.d[i], np.int32(self.plan.batch_size)
         width = block.w.shape[1]
-        if block.op is not None or block.dropout is not None:
-            elements = (d, self.z[i], n, width)
-            self.device.launch("backward_elements", d.size, *elements, *self.settings(i, k))
+        bias = (*state_of(block.b, block.b_state), np.int32(self.update), self.table[k])
+        elements = (d, self.z[i], n, np.int32(width), *self.settings(i, k))
+        self.device.launch("backward_columns", (-(-width // 32), 32, 8), *elements, *bias)
         if i > 0:
             self.product(d, False, block.w, True, self.d[i - 1])
-        rule, row = np.int32(self.update), self.table[k]
-        self.device.launch(
-            "update_bias",
-            (-(-width // 32), (32, 8)),
-            d,
-            n,
-            width,
-            *state_of(block.b, block.b_state),
-            rule,
-            row,
-        )
         alpha, momentum = self.scalars[k, :1], self.scalars[k, 1:]
-        one, zero = self.scalars[STEPS, :1], self.scalars[STEPS, 1:]
-        x, w = self.input(i), block.w
+        one, x = self.scalars[STEPS, :1], self.input(i)
         if self.update == SGD:
-            self.device.gemm(alpha, x, True, d, False, one, w)
+            self.device.gemm(alpha, x, True, d, False, one, block.w)
         elif self.update == SGDM:
-            (velocity,) = block.w_state
-            self.device.gemm(alpha, x, True, d, False, momentum, velocity)
-            self.device.launch("add_velocity", w.size, w, velocity, w.size)
+            self.device.gemm(alpha, x, True, d, False, momentum, block.w_state[0])
         else:
-            dw = self.dw[: w.size].reshape(w.shape)
-            self.device.gemm(one, x, True, d, False, zero, dw)
-            w_and_states = state_of(w, block.w_state)
-            self.device.launch(
-                "update_weights", w.size, w, dw, *w_and_states[1:], w.size, rule, row
-            )
+            self.product(x, True, d, False, self.dw[i])
 
     def product(self, a: Array, a_t: bool, b: Array, b_t: bool, c: Array) -> None:
         """c ← op(a) op(b)."""

@@ -45,16 +45,16 @@ def load_cublas() -> Any:
 
 
 class Cublas:
-    """A handle on a stream. workspace: bytes on the device, 256-byte aligned, for it alone."""
+    """A handle on a stream of CuPy's. workspace: bytes on the device, 256-byte aligned, for it
+    alone. Both are held until the handle is destroyed."""
 
-    def __init__(self, stream: int, workspace: Any, tf32: bool = False) -> None:
+    def __init__(self, stream: Any, workspace: Any, tf32: bool = False) -> None:
         self.library = load_cublas()
-        self.workspace = workspace
         handle = ctypes.c_void_p()
         self.call("cublasCreate_v2", ctypes.byref(handle))
         self.handle = handle
-        weakref.finalize(self, self.library.cublasDestroy_v2, handle)
-        self.call("cublasSetStream_v2", handle, ctypes.c_void_p(stream))
+        weakref.finalize(self, destroy, self.library, handle, stream, workspace)
+        self.call("cublasSetStream_v2", handle, ctypes.c_void_p(stream.ptr))
         self.call(  # after the stream, which resets it
             "cublasSetWorkspace_v2",
             handle,
@@ -84,6 +84,11 @@ class Cublas:
         of numbers of their dtype on the device."""
         name, arguments = gemm_call(alpha, a, a_transposed, b, b_transposed, beta, c)
         self.call(name, self.handle, *arguments)
+
+
+def destroy(library: Any, handle: ctypes.c_void_p, *used: Any) -> None:
+    """Destroy the handle, and let go of what it used only then."""
+    library.cublasDestroy_v2(handle)
 
 
 def gemm_call(

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
-from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
 
 from .base import Array, Backend, EagerStep, Step
-from .errors import BackendUnavailable, DeviceError
+from .cuda_errors import explain, from_cuda, gib, one_line, out_of_memory
+from .cuda_find import capability, cuda_version, import_cupy, wheels
+from .errors import DeviceError
 from .plan import Plan
-
-CUDA13 = 'pip install "cupy-cuda13x[ctk]"'
-CUDA12 = 'pip install "cupy-cuda12x[ctk]"'
 
 
 class CupyBackend(Backend):
@@ -71,30 +67,12 @@ class CupyBackend(Backend):
 
     @contextmanager
     def failures(self) -> Iterator[None]:
-        memory = self.xp.cuda.memory.OutOfMemoryError
         try:
             yield
-        except memory as error:
-            raise DeviceError(self._too_large(error)) from error
-        except (
-            self.xp.cuda.runtime.CUDARuntimeError,
-            self.xp.cuda.driver.CUDADriverError,
-        ) as error:
-            raise DeviceError(
-                f"the GPU failed ({one_line(error)}): what was written before is whole; see that "
-                "`nvidia-smi` lists the device, and start again"
-            ) from error
-
-    def _too_large(self, error: BaseException) -> str:
-        """Out of memory in words: what was asked for, what is free, what to lower."""
-        asked = re.search(r"allocating ([\d,]+) bytes", str(error))
-        size = gib(int(asked[1].replace(",", ""))) if asked else "more"
-        free, total = self.xp.cuda.runtime.memGetInfo()
-        return (
-            f"the GPU's memory is too small: {size} was asked for, {gib(free)} of {gib(total)} is "
-            "free: lower --batch-size, the network's widths or --train-size, or end what else uses "
-            "the GPU"
-        )
+        except Exception as error:
+            if not from_cuda(error):
+                raise
+            raise DeviceError(explain(error, self.xp.cuda.runtime.memGetInfo)) from error
 
     # Ops in one pass: `elementwise` holds the kernels, which call formulas.h.
 
@@ -160,14 +138,16 @@ class CupyBackend(Backend):
         return self._rows("row_gradients", scores, labels, scores.shape)
 
     def _rows(self, name: str, scores: Array, labels: Array, shape: tuple[int, ...]) -> Array:
-        from .cuda_device import THREADS, module
+        from .cuda_device import THREADS, kernel
 
-        scores, labels = map(self.xp.ascontiguousarray, (scores, labels.astype("int64")))
+        scores = self.xp.ascontiguousarray(scores)
+        labels = self.xp.ascontiguousarray(labels, "int64")
         result = self.xp.empty(shape, scores.dtype)
-        n, classes = scores.shape
+        n, classes = map(np.int32, scores.shape)
         if n:
-            kernel = module(str(scores.dtype)).get_function(name)
-            kernel((-(-n // THREADS),), (THREADS,), (scores, labels, result, n, np.int32(classes)))
+            blocks = -(-32 * int(n) // THREADS)  # a warp a row
+            arguments = (scores, labels, result, n, classes)
+            kernel(str(scores.dtype), name)((blocks,), (THREADS,), arguments)
         return result
 
     def sgd_update(self, w: Array, dw: Array, lr: float) -> None:
@@ -198,27 +178,22 @@ class CupyBackend(Backend):
         elementwise("adam_update")(dw, *settings, w, m, v)
 
     def compile(self, plan: Plan) -> Step:
+        from .captured import CapturedStep, too_large
+        from .cuda_device import CudaDevice
+
         program, why_not = plan.program, plan.misfit()
         if program is None or why_not:
             return EagerStep(self, plan, why_not)
+        if why_not := too_large(plan, program):
+            return EagerStep(self, plan, why_not)
         if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
             return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
-        from .captured import CapturedStep
-        from .cublas import CublasError
-        from .cuda_device import CudaDevice
-
-        # The kernels read them in C's order, whatever order CuPy kept.
-        contiguous = self.xp.ascontiguousarray
-        plan = replace(
-            plan,
-            images=contiguous(plan.images),
-            labels=contiguous(plan.labels),
-            mean=None if plan.mean is None else contiguous(plan.mean),
-        )
         try:
             return CapturedStep(plan, program, CudaDevice(plan.dtype))
-        except CublasError as error:
-            return EagerStep(self, plan, str(error))
+        except Exception as error:
+            if not from_cuda(error) or out_of_memory(error):
+                raise
+            return EagerStep(self, plan, f"no graph could be made: {one_line(error)}")
 
 
 # Kernels by name: what goes in, what comes out or is changed in place, and the operation.
@@ -271,93 +246,3 @@ def elementwise(name: str, op: str = "") -> Any:
         preamble=(KERNELS / "formulas.h").read_text(),
         options=OPTIONS,
     )
-
-
-def wheels() -> list[str]:
-    """CuPy's installed wheels, with their versions."""
-    names = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
-    return [
-        f"{name} {names[name]}"
-        for name in sorted(names)
-        if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name)
-    ]
-
-
-def import_cupy() -> Any:
-    """CuPy, once it has answered for a device; BackendUnavailable with the cause and the cure."""
-    installed = wheels()
-    if len(installed) > 1:
-        names = " ".join(wheel.split()[0] for wheel in installed)
-        raise BackendUnavailable(
-            f"{len(installed)} wheels of CuPy are installed, {' and '.join(installed)}, which "
-            f"overwrite each other: pip uninstall {names}, then {CUDA13} or {CUDA12}"
-        )
-    try:
-        import cupy
-    except ModuleNotFoundError as error:
-        if error.name != "cupy":
-            raise BackendUnavailable(
-                f"CuPy is installed but lacks {error.name}: {CUDA13}"
-            ) from error
-        raise BackendUnavailable(
-            f"CuPy is not installed: {CUDA13} (driver 580 or newer) or {CUDA12} (driver 525 or "
-            "newer)"
-        ) from error
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"CuPy is installed but can't be loaded ({one_line(error)}): {CUDA13}"
-        ) from error
-    runtime = cupy.cuda.runtime
-    if getattr(runtime, "is_hip", False):
-        raise BackendUnavailable(
-            "this CuPy is made for AMD's ROCm, and the kernels are CUDA's: pip uninstall it, then "
-            f"{CUDA13} or {CUDA12}"
-        )
-    driver = runtime.driverGetVersion()
-    if driver == 0:
-        raise BackendUnavailable(
-            "no NVIDIA driver answers on this machine: install NVIDIA's driver "
-            "(on Debian: apt install nvidia-driver), then see that `nvidia-smi` lists the GPU"
-        )
-    try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        wheel = runtime.runtimeGetVersion()
-        if driver < wheel // 1000 * 1000:
-            raise BackendUnavailable(
-                f"the NVIDIA driver is too old: it offers CUDA {cuda_version(driver)} and CuPy was "
-                f"built for CUDA {cuda_version(wheel)}: update the driver, or "
-                f"pip uninstall cupy-cuda{wheel // 1000}x and {CUDA12}"
-            ) from error
-        count = 0
-        cause = one_line(error)
-    else:
-        cause = "the driver lists none"
-    if count == 0:
-        raise BackendUnavailable(
-            f"no CUDA device is visible ({cause}): see that `nvidia-smi` lists the GPU and that "
-            "CUDA_VISIBLE_DEVICES is unset or names it"
-        )
-    return cupy
-
-
-def cuda_version(number: int) -> str:
-    """12080 as "12.8"."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def capability(device: Any) -> str:
-    """A device's compute capability, "90" as "9.0"."""
-    number = str(device.compute_capability)
-    return f"{number[:-1]}.{number[-1]}"
-
-
-def gib(size: int) -> str:
-    """Bytes in GiB, or in MiB where it is less than one."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def one_line(error: BaseException) -> str:
-    """The first line that an error says, or its kind where it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

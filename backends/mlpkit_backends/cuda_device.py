@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,16 +30,21 @@ def source() -> str:
 
 @cache
 def module(dtype: str) -> Any:
-    """step.cu compiled for real = float or double, for CuPy's current device."""
+    """step.cu for real = float or double, compiled for CuPy's current device when it is used."""
     import cupy
 
     real = {"float32": "float", "float64": "double"}[dtype]
     return cupy.RawModule(code=source(), options=(*OPTIONS, f"-DREAL={real}"))
 
 
+@cache
+def kernel(dtype: str, name: str) -> Any:
+    """One of step.cu's kernels, which CuPy would make anew each time it is asked for."""
+    return module(dtype).get_function(name)
+
+
 class CudaDevice:
-    """Kernels and products of one dtype. While nothing is recorded they run on CuPy's current
-    stream."""
+    """Kernels and products of one dtype, recorded as graphs, which run on CuPy's current stream."""
 
     def __init__(self, dtype: str) -> None:
         import cupy
@@ -47,11 +53,17 @@ class CudaDevice:
         # Where work is recorded; CuPy allows none on its default stream.
         self.stream = cupy.cuda.Stream(non_blocking=True)
         workspace = cupy.empty(WORKSPACE, cupy.uint8)
-        self.cublas = Cublas(self.stream.ptr, workspace, os.environ.get("CUPY_TF32") == "1")
+        self.cublas = Cublas(self.stream, workspace, os.environ.get("CUPY_TF32") == "1")
         self.rehearsing = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         return self.xp.zeros(shape, dtype)  # zeros: a rehearsal multiplies with them
+
+    def dense(self, a: Array, shape: tuple[int, ...], dtype: str) -> Array:
+        return self.xp.ascontiguousarray(self.xp.broadcast_to(a, shape), dtype)
+
+    def address(self, a: Array) -> int:
+        return int(a.data.ptr)
 
     def fill(self, target: Array, source: Any) -> None:
         if isinstance(source, self.xp.ndarray):
@@ -59,15 +71,15 @@ class CudaDevice:
         else:
             target.set(source, self.xp.cuda.get_current_stream())  # without waiting
 
-    def launch(self, name: str, work: int | tuple[int, tuple[int, int]], *arguments: Any) -> None:
-        kernel = module(self.dtype).get_function(name)
+    def launch(self, name: str, work: int | tuple[int, int, int], *arguments: Any) -> None:
+        function = kernel(self.dtype, name)
         if self.rehearsing:
-            kernel.attributes  # noqa: B018 - loads it, which must not happen while recording
+            function.attributes  # noqa: B018 - loads it
             return
         if isinstance(work, int):
-            work = min(-(-work // THREADS), BLOCKS), (THREADS, 1)
-        grid, block = work
-        kernel((grid,), block, arguments)
+            work = min(-(-work // THREADS), BLOCKS), THREADS, 1
+        blocks, width, height = work
+        function((blocks,), (width, height), arguments)
 
     def gemm(
         self, alpha: Array, a: Array, a_t: bool, b: Array, b_t: bool, beta: Array, c: Array
@@ -76,17 +88,19 @@ class CudaDevice:
             c = self.xp.zeros_like(c)
         self.cublas.gemm(alpha.data.ptr, a, a_t, b, b_t, beta.data.ptr, c)
 
-    def record(self, work: Callable[[], None]) -> Any:
-        """The work as a graph. It is gone through once before, with results thrown away, so that
-        all kernels, cuBLAS's too, are loaded when the recording begins."""
+    def rehearse(self, work: Callable[[], None]) -> None:
         self.xp.cuda.get_current_stream().synchronize()
-        with self.stream:
-            self.rehearsing = True
-            try:
+        self.rehearsing = True
+        try:
+            with self.stream:
                 work()
-            finally:
-                self.rehearsing = False
-            self.stream.synchronize()
+                self.stream.synchronize()
+        finally:
+            self.rehearsing = False
+        gc.collect()  # a finalizer that frees memory would end the recording that follows
+
+    def record(self, work: Callable[[], None]) -> Any:
+        with self.stream:
             self.stream.begin_capture()
             try:
                 work()

@@ -11,7 +11,7 @@ using std::exp, std::expm1, std::fabs, std::log, std::sqrt, std::tanh;
 
 typedef unsigned long long word;
 
-// Activations, by their place in captured.py's OPS.
+// Activations, by their place in plan.py's OPS.
 enum { IDENTITY, LEAKY_RELU, RELU, ELU, SELU, SIGMOID, TANH };
 
 template <typename real>
@@ -97,7 +97,10 @@ FORMULA void philox(word block, word step, word seed, word layer, word *words) {
 FORMULA bool keeps(word element, double keep_prob, word seed, word layer, word step) {
     word words[4];
     philox(element / 8 + 1, step, seed, layer, words);
-    word half = words[element % 8 / 2] >> (element % 2 ? 32 : 0) & 0xFFFFFFFFull;
+    // Chosen one by one: an array that is indexed by what is known late is kept in slow memory.
+    int place = element % 8;
+    word low = place < 2 ? words[0] : words[1], high = place < 6 ? words[2] : words[3];
+    word half = (place < 4 ? low : high) >> (place % 2 ? 32 : 0) & 0xFFFFFFFFull;
     return double(half) < keep_prob * 4294967296.0;
 }
 
@@ -106,35 +109,24 @@ FORMULA real drop(bool kept, real x, real keep_prob) {
     return kept ? x / keep_prob : real(0);
 }
 
-// Loss. scores: a row; its largest entry and the sum of exp(score - largest).
+// Loss. largest: a row's largest score; sum: that of exp(score - largest) over the row.
 
+// The larger one, and what is no number before all.
 template <typename real>
-FORMULA void softmax_parts(const real *scores, int classes, real *largest, real *sum) {
-    real most = scores[0], total = 0;
-    for (int c = 1; c < classes; c++)
-        if (scores[c] > most || scores[c] != scores[c]) most = scores[c];
-    for (int c = 0; c < classes; c++) total += exp(scores[c] - most);
-    *largest = most;
-    *sum = total;
+FORMULA real larger(real one, real other) {
+    return other > one || other != other ? other : one;
 }
 
-// A row's softmax cross entropy.
+// A row's softmax cross entropy, from the score of its label.
 template <typename real>
-FORMULA real cross_entropy(const real *scores, int classes, long long label) {
-    real largest, sum;
-    softmax_parts(scores, classes, &largest, &sum);
-    return log(sum) - (scores[label] - largest);
+FORMULA real cross_entropy(real score, real largest, real sum) {
+    return log(sum) - (score - largest);
 }
 
-// d <- factor (softmax(scores) - onehot(label)), a row.
+// softmax(score) - onehot: the gradient by a score.
 template <typename real>
-FORMULA void cross_entropy_backward(
-    const real *scores, int classes, long long label, real factor, real *d
-) {
-    real largest, sum;
-    softmax_parts(scores, classes, &largest, &sum);
-    for (int c = 0; c < classes; c++)
-        d[c] = factor * (exp(scores[c] - largest) / sum - (c == label ? real(1) : real(0)));
+FORMULA real cross_entropy_backward(real score, real largest, real sum, bool is_label) {
+    return exp(score - largest) / sum - (is_label ? real(1) : real(0));
 }
 
 // Updates, in place on w and the state.
@@ -170,7 +162,7 @@ FORMULA void adam_update(
     w -= lr * (m / correct1) / (sqrt(v / correct2) + eps);
 }
 
-// An update by its place in captured.py's UPDATES, with a row of the schedule's table (TABLE), as
+// An update by its place in plan.py's UPDATES, with a row of the schedule's table (TABLE), as
 // float64: the settings as the base's op takes them, Adam's with 1 - beta^t in place of t.
 enum { SGD, SGDM, RMSPROP, ADAM };
 

@@ -1,136 +1,179 @@
 // The kernels of a captured training step, and of the eager ops that work on rows. REAL is float or
 // double. Matrices have contiguous rows; n: images in the batch; every result depends on the
-// arguments alone, not on the order in which threads run.
+// arguments alone, not on the order in which threads run. Elements are counted in 32 bits, up to
+// captured.py's LARGEST; only offsets into the images may be larger.
 #include "formulas.h"
 
 typedef REAL real;
 
 #define EACH(i, count) \
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < (count); \
-         i += (long long)gridDim.x * blockDim.x)
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (count); i += gridDim.x * blockDim.x)
 
-// x (n, width) <- images (K, width) of the indices order (n,), scaled and less the mean (width,).
+// x (count,), rows of width <- images (K, width) of the indices order, scaled and less the mean.
 extern "C" __global__ void gather_pixels(
-    const unsigned char *images, const long long *order, const real *mean, real *x, long long n,
-    long long width
+    const unsigned char *images, const real *mean, const long long *order, real *x, int count,
+    int width
 ) {
-    EACH(i, n * width) {
-        long long j = i % width;
+    EACH(i, count) {
+        int j = i % width;
         x[i] = normalise(images[order[i / width] * width + j], mean[j]);
     }
 }
 
 // The same of images that are numbers already.
 extern "C" __global__ void gather_numbers(
-    const real *images, const long long *order, real *x, long long n, long long width
+    const real *images, const long long *order, real *x, int count, int width
 ) {
-    EACH(i, n * width) x[i] = images[order[i / width] * width + i % width];
+    EACH(i, count) x[i] = images[order[i / width] * width + i % width];
 }
 
-// z (n, width) <- z + bias (width,); h <- its activation, after dropout where keep_prob is above 0.
-// key: the mask's seed, layer and step, the step to go on by k.
+// z (count,), rows of width <- z + bias (width,); h <- its activation, after dropout where keep_prob
+// is above 0. key: the mask's seed, layer and step, the step to go on by k.
 extern "C" __global__ void forward_elements(
-    real *z, const real *bias, real *h, long long n, long long width, int op, real alpha,
-    real scale, double keep_prob, const word *key, long long k
+    real *z, const real *bias, real *h, int count, int width, int op, real alpha, real scale,
+    double keep_prob, const word *key, long long k
 ) {
-    EACH(i, n * width) {
-        z[i] += bias[i % width];
-        real y = activate(op, z[i], alpha, scale);
+    EACH(i, count) {
+        real sum = z[i] + bias[i % width];
+        real y = activate(op, sum, alpha, scale);
         if (keep_prob > 0)
             y = drop(keeps(i, keep_prob, key[0], key[1], key[2] + k), y, real(keep_prob));
+        z[i] = sum;
         h[i] = y;
     }
 }
 
-// d (n, width) <- the gradient of z from that of h, dropped out and through the activation.
-extern "C" __global__ void backward_elements(
-    real *d, const real *z, long long n, long long width, int op, real alpha, real scale,
-    double keep_prob, const word *key, long long k
+// d (n, width) <- the gradient of z from that of h, dropped out and through the activation; then
+// bias (width,) and its state, updated from the sum of d's rows. Blocks of 32 columns by 8 rows.
+extern "C" __global__ void backward_columns(
+    real *d, const real *z, int n, int width, int op, real alpha, real scale, double keep_prob,
+    const word *key, long long k, real *bias, real *m, real *v, int rule, const double *row
 ) {
-    EACH(i, n * width) {
+    __shared__ real sums[8][32];
+    int column = blockIdx.x * 32 + threadIdx.x;
+    real sum = 0;
+    for (int y = threadIdx.y; column < width && y < n; y += 8) {
+        int i = y * width + column;
         real dy = d[i];
         if (keep_prob > 0)
             dy = drop(keeps(i, keep_prob, key[0], key[1], key[2] + k), dy, real(keep_prob));
-        d[i] = activate_backward(op, dy, z[i], alpha, scale);
+        dy = activate_backward(op, dy, z[i], alpha, scale);
+        d[i] = dy;
+        sum += dy;
     }
-}
-
-// *loss <- factor times the sum of the rows' losses; d (n, classes) <- its gradient by the scores.
-// One block.
-extern "C" __global__ void loss_and_gradient(
-    const real *scores, const long long *labels, const long long *order, real factor, real *d,
-    real *loss, long long n, int classes
-) {
-    __shared__ real sums[256];
-    real sum = 0;
-    for (long long row = threadIdx.x; row < n; row += blockDim.x) {
-        long long label = labels[order[row]];
-        sum += cross_entropy(scores + row * classes, classes, label);
-        cross_entropy_backward(
-            scores + row * classes, classes, label, factor, d + row * classes
-        );
-    }
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) *loss = factor * sums[0];
-}
-
-// bias (width,) and its state, updated from the sum of d (n, width) over its rows. Blocks of 32
-// columns by 8 rows.
-extern "C" __global__ void update_bias(
-    const real *d, long long n, long long width, real *bias, real *m, real *v, int rule,
-    const double *row
-) {
-    __shared__ real sums[8][32];
-    long long column = blockIdx.x * 32LL + threadIdx.x;
-    real sum = 0;
-    if (column < width)
-        for (long long i = threadIdx.y; i < n; i += 8) sum += d[i * width + column];
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && column < width) {
-        for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
+        for (int y = 1; y < 8; y++) sum += sums[y][threadIdx.x];
         update_one(rule, row, bias[column], sum, m + column, v + column);
     }
 }
 
-// w (count,) and its state, updated from the gradient dw (count,).
-extern "C" __global__ void update_weights(
-    real *w, const real *dw, real *m, real *v, long long count, int rule, const double *row
+// A row's largest score and the sum of exp(score - largest), alike in the 32 lanes of a warp.
+__device__ void softmax_parts(const real *scores, int classes, real *largest, real *sum) {
+    const unsigned every_lane = 0xFFFFFFFF;
+    int lane = threadIdx.x % 32;
+    real most = scores[lane < classes ? lane : 0], total = 0;
+    for (int c = lane + 32; c < classes; c += 32) most = larger(most, scores[c]);
+    for (int other = 16; other > 0; other /= 2)
+        most = larger(most, __shfl_xor_sync(every_lane, most, other));
+    for (int c = lane; c < classes; c += 32) total += exp(scores[c] - most);
+    for (int other = 16; other > 0; other /= 2)
+        total += __shfl_xor_sync(every_lane, total, other);
+    *largest = most;
+    *sum = total;
+}
+
+// *loss <- factor times the sum of the rows' losses; d (n, classes) <- its gradient by the scores.
+// One block, a warp a row at a time.
+extern "C" __global__ void loss_and_gradient(
+    const real *scores, const long long *labels, const long long *order, real factor, real *d,
+    real *loss, int n, int classes
 ) {
-    double settings[6];  // in registers: row might be part of w, for all that the compiler knows
-    for (int j = 0; j < 6; j++) settings[j] = row[j];
-    EACH(i, count) {
-        // All loads before any store, which might be to any of them; m and v may be w itself.
-        real p = w[i], first = m[i], second = v[i];
-        update_one(rule, settings, p, dw[i], &first, &second);
-        if (rule != SGD) m[i] = first;
-        if (rule == ADAM) v[i] = second;
-        w[i] = p;
+    __shared__ real sums[32];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    real sum = 0;
+    for (int row = warp; row < n; row += warps) {
+        const real *s = scores + row * classes;
+        long long label = labels[order[row]];
+        real largest, total;
+        softmax_parts(s, classes, &largest, &total);
+        sum += cross_entropy(s[label], largest, total);
+        for (int c = lane; c < classes; c += 32)
+            d[row * classes + c] =
+                factor * cross_entropy_backward(s[c], largest, total, c == label);
+    }
+    if (lane == 0) sums[warp] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int other = 1; other < warps; other++) sum += sums[other];
+        *loss = factor * sum;
     }
 }
 
-// w (count,) <- w + velocity (count,), the latter updated already: what is left of sgdm_update.
-extern "C" __global__ void add_velocity(real *w, const real *velocity, long long count) {
-    EACH(i, count) w[i] += velocity[i];
+// Four numbers that are read and written at once.
+struct alignas(4 * sizeof(real)) Four {
+    real at[4];
+};
+
+// p and its state from dw; SGDM's velocity has been updated by the product that made the gradient.
+FORMULA void update_weight(int rule, const double *row, real &p, real dw, real &m, real &v) {
+    if (rule == SGDM) p += m;
+    else update_one(rule, row, p, dw, &m, &v);
 }
 
-// losses (n,) <- each row's loss: the base's softmax_cross_entropy.
+// `many` weight matrices and their state, updated from their gradients. matrices: six words each,
+// where w, dw, m and v lie, their elements, and how many fours of them are aligned.
+extern "C" __global__ void update_weights(
+    const word *matrices, int many, int rule, const double *row
+) {
+    double settings[6];  // in registers: row might be part of w, for all that the compiler knows
+    for (int j = 0; j < 6; j++) settings[j] = row[j];
+    for (int matrix = 0; matrix < many; matrix++, matrices += 6) {
+        real *w = (real *)matrices[0], *m = (real *)matrices[2], *v = (real *)matrices[3];
+        const real *dw = (const real *)matrices[1];
+        int count = matrices[4], fours = matrices[5];
+        // All loads before any store, which might be to any of them. What a rule has no use for is
+        // w itself: neither read nor written.
+        EACH(i, fours) {
+            Four p = ((Four *)w)[i], first = ((Four *)m)[i], second = {}, g = {};
+            if (rule != SGDM) g = ((const Four *)dw)[i];
+            if (rule == ADAM) second = ((Four *)v)[i];
+            for (int j = 0; j < 4; j++)
+                update_weight(rule, settings, p.at[j], g.at[j], first.at[j], second.at[j]);
+            if (rule != SGDM) ((Four *)m)[i] = first;
+            if (rule == ADAM) ((Four *)v)[i] = second;
+            ((Four *)w)[i] = p;
+        }
+        EACH(rest, count - 4 * fours) {
+            int i = 4 * fours + rest;
+            update_weight(rule, settings, w[i], dw[i], m[i], v[i]);
+        }
+    }
+}
+
+// losses (n,) <- each row's loss: the base's softmax_cross_entropy. A warp a row.
 extern "C" __global__ void row_losses(
-    const real *scores, const long long *labels, real *losses, long long n, int classes
+    const real *scores, const long long *labels, real *losses, int n, int classes
 ) {
-    EACH(i, n) losses[i] = cross_entropy(scores + i * classes, classes, labels[i]);
+    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= n) return;
+    const real *s = scores + (long long)row * classes;
+    real largest, total;
+    softmax_parts(s, classes, &largest, &total);
+    if (threadIdx.x % 32 == 0) losses[row] = cross_entropy(s[labels[row]], largest, total);
 }
 
-// d (n, classes) <- each row's gradient: the base's softmax_cross_entropy_backward.
+// d (n, classes) <- each row's gradient: the base's softmax_cross_entropy_backward. A warp a row.
 extern "C" __global__ void row_gradients(
-    const real *scores, const long long *labels, real *d, long long n, int classes
+    const real *scores, const long long *labels, real *d, int n, int classes
 ) {
-    EACH(i, n) cross_entropy_backward(
-        scores + i * classes, classes, labels[i], real(1), d + i * classes
-    );
+    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= n) return;
+    const real *s = scores + (long long)row * classes;
+    real largest, total;
+    softmax_parts(s, classes, &largest, &total);
+    for (int c = threadIdx.x % 32; c < classes; c += 32)
+        d[(long long)row * classes + c] =
+            cross_entropy_backward(s[c], largest, total, c == labels[row]);
 }

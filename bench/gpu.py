@@ -1,0 +1,188 @@
+"""What a GPU has to show, a part at a time; `make cuda` runs all of them.
+
+    python bench/gpu.py PART [--backend cupy] [--seconds 1] [--rounds 5]
+
+device: what it is and what the libraries are; parity: NumPy against the GPU, and checks, the
+assignment's, with exit status 1 beyond a limit; ceilings: what the card does by itself; rates:
+mlpkit's steps, as graphs and op by op; peers: PyTorch and JAX, those that are installed, and
+slow-peers, what compiles for minutes. Each line is printed, and written into
+bench/results/cuda-DEVICE.json, as soon as it is found. Needs NumPy and CuPy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
+from bench.contenders import GPU_CONTENDERS, SLOW_GPU_CONTENDERS
+from bench.gpu_parity import checks, parity
+from bench.turns import Turns
+from mlpkit import benchmark
+from mlpkit.recipes import build_network
+from mlpkit.run_files import write_json
+from mlpkit.runs import versions
+from mlpkit_backends import Backend, BackendUnavailable, DeviceError, load
+
+RESULTS = Path(__file__).parent / "results"
+Findings = Iterator[tuple[Any, ...]]  # a name, what was found, and for errors how large it may be
+
+
+def device(backend: Backend, given: argparse.Namespace) -> Findings:
+    """The device in words, and the libraries' versions."""
+    yield from backend.details().items()
+    yield from versions(("torch", "jax")).items()
+
+
+def median_seconds(backend: Backend, work: Callable[[], Any], repeats: int = 50) -> float:
+    """The median over batches of the time that work() takes, its end waited for once a batch."""
+    work()
+    times = []
+    for _ in range(5):
+        backend.synchronize()
+        started = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        backend.synchronize()
+        times.append((time.perf_counter() - started) / repeats)
+    return statistics.median(times)
+
+
+def ceilings(backend: Backend, given: argparse.Namespace) -> Findings:
+    """The card's own: a copy, the workloads' products, an empty node of a graph."""
+    xp = backend.xp
+    a, b = (backend.zeros((given.elements,), "float32") for _ in range(2))
+    seconds = median_seconds(backend, lambda: xp.copyto(b, a), 10)
+    yield "device copy, TB/s", 2 * a.nbytes / seconds / 1e12
+    for m, k, n in ((64, 3072, 3072), (3072, 64, 3072)):
+        x, w, z = (backend.zeros(shape, "float32") for shape in ((m, k), (k, n), (m, n)))
+        seconds = median_seconds(backend, lambda x=x, w=w, z=z: xp.matmul(x, w, out=z))
+        yield f"sgemm ({m}, {k}) by ({k}, {n}), TFLOP/s", 2 * m * k * n / seconds / 1e12
+    if hasattr(xp, "cuda"):
+        nodes, stream = 1000, xp.cuda.Stream(non_blocking=True)
+        empty = xp.RawKernel('extern "C" __global__ void empty() {}', "empty")
+        empty((1,), (1,), ())
+        with stream:
+            stream.begin_capture()
+            for _ in range(nodes):
+                empty((1,), (1,), ())
+            graph = stream.end_capture()
+        yield "empty graph node, us", median_seconds(backend, graph.launch, 5) / nodes * 1e6
+
+
+def cases() -> list[tuple[str, str]]:
+    """Every workload with every optimizer; those that differ most come first, should time run
+    out."""
+    rules = sorted(benchmark.LEARNING_RATES, key=["sgd", "adam", "sgdm", "rmsprop"].index)
+    return [(work, rule) for rule in rules for work in benchmark.WORKLOADS]
+
+
+def rates(backend: Backend, given: argparse.Namespace) -> Findings:
+    """Iterations per second of whole steps, and op by op."""
+    data = benchmark.random_images()
+    for workload, optimizer in cases():
+        size = benchmark.WORKLOADS[workload]
+        case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
+        turns = Turns(size)
+        turns.add("whole steps", lambda case=case: benchmark.CaseRun(case, data))
+        turns.add("op by op", lambda case=case: benchmark.CaseRun(case, data, eager=True))
+        turns.go(given.rounds, given.seconds)
+        how = {"steps": turns.how("whole steps")}
+        yield f"{workload} {optimizer}", how | turns.row()
+
+
+def peers(backend: Backend, given: argparse.Namespace) -> Findings:
+    """Those of PyTorch's and JAX's ways that run here, beside mlpkit, at equal precision."""
+    yield from beside(backend, given, GPU_CONTENDERS)
+
+
+def slow_peers(backend: Backend, given: argparse.Namespace) -> Findings:
+    """Those that compile for minutes."""
+    yield from beside(backend, given, SLOW_GPU_CONTENDERS)
+
+
+def beside(backend: Backend, given: argparse.Namespace, contenders: dict[str, Any]) -> Findings:
+    """A row a case: mlpkit and the contenders in turns."""
+    data = benchmark.random_images()
+    for workload, optimizer in cases():
+        size = benchmark.WORKLOADS[workload]
+        case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
+        model = build_network(workload, 0.0, 0, "float32", backend)
+        weights = [backend.to_numpy(p).copy() for _, p in model.parameters()]
+        turns = Turns(size)
+        turns.add("mlpkit", lambda case=case: benchmark.CaseRun(case, data))
+        for name, make in contenders.items():
+            turns.add(
+                name,
+                lambda make=make, w=weights, o=optimizer, n=size: make(w, o, n, data),
+            )
+        turns.go(given.rounds, given.seconds)
+        yield f"{workload} {optimizer}", turns.row("mlpkit")
+
+
+PARTS: dict[str, Callable[[Backend, argparse.Namespace], Findings]] = {
+    "device": device,
+    "parity": lambda backend, given: parity(backend),
+    "checks": lambda backend, given: checks(backend),
+    "ceilings": ceilings,
+    "rates": rates,
+    "peers": peers,
+    "slow-peers": slow_peers,
+}
+
+
+def run(part: str, backend: Backend, given: argparse.Namespace) -> bool:
+    """Run a part, printing and writing each thing that it finds; whether all is within limits."""
+    name = re.sub(r"\W+", "-", backend.device_name().lower()).strip("-")
+    given.out.mkdir(exist_ok=True)
+    target = given.out / f"cuda-{name}.json"
+    content = json.loads(target.read_text()) if target.is_file() else {}
+    found = content[part] = {}
+    well = True
+    for what, value, *limit in PARTS[part](backend, given):
+        found[what] = value
+        line = f"{what:60} {json.dumps(value)}"
+        if limit:
+            within = value <= limit[0]
+            well &= within
+            line += f" <= {limit[0]:g}  {'ok' if within else 'FAILED'}"
+            found[what] = {"error": value, "limit": limit[0], "within": within}
+        print(line, flush=True)
+        write_json(target, content)
+    print(target)
+    return well
+
+
+def main() -> None:
+    """Run a part; exit status 1 where an error is beyond its limit, 2 where it can't run."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("--backend", default="cupy")
+    parser.add_argument("--seconds", type=float, default=1.0, help="a turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--elements", type=int, default=1 << 28, help="of the copy")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    os.environ.pop("CUPY_TF32", None)  # float32's own products, as PyTorch's and JAX's
+    os.environ["MLPKIT_BACKEND"] = given.backend  # for what takes the default, as the checks do
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        backend = load(given.backend)
+        with backend.failures():
+            well = run(given.part, backend, given)
+    except (BackendUnavailable, DeviceError) as error:
+        print(f"{given.part}: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(not well)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Everything that a GPU has to show, within ten minutes, with what is installed: `make cuda`. A part
+# that fails or takes too long leaves what it found, and the next goes on; the end says which ran.
+# Exit status 0 where all did. PYTHON names the interpreter.
+cd "$(dirname "$0")/.." || exit 2
+PYTHON=${PYTHON:-python3}
+PYTHONPATH=.:backends${PYTHONPATH:+:$PYTHONPATH}
+MLPKIT_BACKEND=cupy
+export PYTHONPATH MLPKIT_BACKEND
+unset CUPY_TF32 NVIDIA_TF32_OVERRIDE # float32's own products, as the others have
+failed=0
+summary=
+
+part() { # seconds, title, command...
+    limit=$1 title=$2
+    shift 2
+    echo "== $title"
+    started=$(date +%s)
+    timeout -k 5 "$limit" "$@"
+    status=$?
+    took="$(($(date +%s) - started)) s"
+    case $status in
+    0) said="well, $took" ;;
+    1) said="FAILED, $took: see above" failed=1 ;;
+    124) said="stopped after its $limit s: what it found until then stands above" failed=1 ;;
+    *) said="not run to its end, status $status, $took: see above" failed=1 ;;
+    esac
+    echo "-- $title: $said"
+    summary="$summary
+$title: $said"
+}
+
+cuda() { # seconds, part, arguments...
+    limit=$1 name=$2
+    shift 2
+    part "$limit" "$name" "$PYTHON" bench/gpu.py "$name" "$@"
+}
+
+cuda 40 device "$@"
+test "$status" = 2 && echo "== no other part was run: none can without a device" && exit 2
+cuda 80 parity "$@"
+cuda 80 checks "$@"
+cuda 20 ceilings "$@"
+cuda 80 rates --seconds 0.5 --rounds 5 "$@"
+cuda 130 peers --seconds 0.4 --rounds 3 "$@"
+if "$PYTHON" -c "import pytest" 2>/dev/null; then
+    part 75 "tests" "$PYTHON" -m pytest -q -p no:cacheprovider -k cupy
+else
+    summary="$summary
+tests: not run: pytest is not installed"
+fi
+cuda 80 slow-peers --seconds 0.4 --rounds 3 "$@"
+echo "== which parts ran$summary"
+exit $failed

@@ -1,0 +1,146 @@
+"""How far a backend is from the base's ops on NumPy, and from itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mlpkit.evaluation import Batches
+from mlpkit.gradcheck import check_gradients, rel_error
+from mlpkit.losses import CrossEntropy
+from mlpkit.networks import MLP
+from mlpkit.optimizers import SGD, SGDM, Adam, RMSProp
+from mlpkit.planning import make_plan
+from mlpkit.seeding import epoch_order
+from mlpkit.training import fit
+from mlpkit_backends import Backend
+from mlpkit_backends.base import EagerStep
+
+Finding = tuple[str, float, float]  # what was compared, the error, and how large it may be
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda net: SGD(net, 0.1),
+    "sgdm": lambda net: SGDM(net, 0.05, 0.9),
+    "rmsprop": lambda net: RMSProp(net, 1e-3),
+    "adam": lambda net: Adam(net, 1e-3),
+}
+IMAGES, BATCH = 640, 32
+
+
+def relative(a: Any, b: Any) -> float:
+    """The largest difference, relative to the largest of b."""
+    return float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
+
+
+def bits(a: Any, b: Any) -> float:
+    """How many bits differ."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return float("inf")
+    one, two = (np.ascontiguousarray(x).view(np.uint8) for x in (a, b))
+    return float(np.unpackbits(one ^ two).sum())
+
+
+def parity(backend: Backend) -> Iterator[Finding]:
+    """Weights, order and masks in bits; outputs, gradients, losses and runs."""
+    host = Backend("numpy", np)
+    yield from same_bits(backend, host)
+    yield from same_gradients(backend, host)
+    for optimizer in OPTIMIZERS:
+        yield from same_training(backend, host, optimizer)
+
+
+def same_bits(backend: Backend, host: Backend) -> Iterator[Finding]:
+    """What is the same on every backend by specification."""
+    pair = [MLP((3072, 100, 10), seed=5, dtype="float32", backend=b) for b in (backend, host)]
+    arrays = [[m.backend.to_numpy(p) for _, p in m.parameters()] for m in pair]
+    yield "weights, bits that differ", sum(map(bits, *arrays)), 0
+    order = epoch_order(IMAGES, 1, 2)
+    yield (
+        "the batches' order, bits that differ",
+        bits(backend.to_numpy(backend.asarray(order)), order),
+        0,
+    )
+    masks = 0.0
+    for keep_prob in (0.25, 0.5, 0.9):
+        for key in ((0, 0, 0), (1234, 7, 3), (2**64 - 1, 2, 2**40)):
+            one, two = (b.keep_mask((63, 3071), keep_prob, key) for b in (backend, host))
+            masks += bits(backend.to_numpy(one), two)
+    yield "dropout masks, bits that differ", masks, 0
+
+
+def same_gradients(backend: Backend, host: Backend) -> Iterator[Finding]:
+    """A small network's outputs, loss and gradients in float64, dropout in it."""
+    rng = np.random.default_rng(3)
+    x, labels = rng.standard_normal((64, 12)), rng.integers(0, 5, 64)
+    found = []
+    for b in (backend, host):
+        model = MLP((12, 16, 8, 5), keep_prob=0.7, seed=2, backend=b)
+        loss = CrossEntropy(backend=b)
+        plain = model.forward(b.asarray(x), False)
+        value = loss.forward(model.forward(b.asarray(x), True), b.asarray(labels))
+        model.backward(loss.backward())
+        gradients = {n: g for layer in model.net.layers for n, g in layer.grads.items()}
+        found.append({n: b.to_numpy(a) for n, a in ({"outputs": plain} | gradients).items()})
+        found[-1]["loss"] = np.array(value)
+    for name, expected in found[1].items():
+        what = name if name in ("outputs", "loss") else f"gradient of {name}"
+        yield f"float64 {what}", relative(found[0][name], expected), 1e-10
+    model = MLP((12, 16, 8, 5), keep_prob=0.7, seed=2, backend=backend)
+    errors = check_gradients(model, backend.asarray(x), backend.asarray(labels))
+    yield "float64 gradients against numerical ones", max(errors.values()), 1e-6
+    yield "rel_error of equal arrays", rel_error(x, x.copy(), backend=backend), 0
+
+
+def same_training(backend: Backend, host: Backend, optimizer: str) -> Iterator[Finding]:
+    """Losses beside NumPy's, whole steps beside op by op, and a run beside the same run."""
+    one, two = (losses_of(b, optimizer, "float64", 100)[0] for b in (backend, host))
+    yield f"{optimizer}: float64 losses of 100 steps", worst(one, two), 1e-10
+    one, two = (losses_of(b, optimizer, "float32", 60)[0][:50] for b in (backend, host))
+    yield f"{optimizer}: float32 losses of 50 steps", worst(one, two), 1e-4
+    first, again = (losses_of(backend, optimizer, "float32", 60) for _ in range(2))
+    differing = bits(first[0], again[0]) + sum(map(bits, first[1], again[1]))
+    yield f"{optimizer}: two float32 runs, bits that differ", differing, 0
+    whole, eager = (losses_of(backend, optimizer, "float64", 20, e)[0] for e in (False, True))
+    yield f"{optimizer}: float64 whole steps against op by op", worst(whole, eager), 1e-10
+
+
+def worst(a: Any, b: Any) -> float:
+    """The largest relative difference of two numbers in the same place."""
+    return float(np.max(np.abs(a - b) / np.abs(b)))
+
+
+def losses_of(
+    backend: Backend, optimizer: str, dtype: str, steps: int, eager: bool = False
+) -> tuple[Any, list[Any]]:
+    """The losses and parameters of so many steps with dropout, on random images. eager: op by op,
+    of an epoch at most."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
+    labels, mean = rng.integers(0, 10, IMAGES), images.mean(axis=0) / 255
+    model = MLP((192, 100, 64, 10), keep_prob=0.8, seed=1, dtype=dtype, backend=backend)
+    split = Batches.of(backend, images, labels, dtype, mean)
+    rule, loss = OPTIMIZERS[optimizer](model), CrossEntropy(backend=backend)
+    epoch = IMAGES // BATCH
+    if eager:
+        step = EagerStep(backend, make_plan(model, loss, rule, split, BATCH))
+        order = epoch_order(IMAGES, 1, 1).reshape(epoch, BATCH)[:steps]
+        losses = backend.to_numpy(step(backend.asarray(order)))
+    else:
+        settings = {"batch_size": BATCH, "epochs": steps // epoch, "seed": 1}
+        losses = np.array(fit(model, loss, rule, split, split, **settings).losses)
+    return losses, [backend.to_numpy(p) for _, p in model.parameters()]
+
+
+def checks(backend: Backend) -> Iterator[Finding]:
+    """The assignment's sections, as `mlpkit check` has them: points that are lost, of none."""
+    from mlpkit.grading.grading import grade_section
+    from mlpkit.grading.local import reference
+    from mlpkit.grading.sections import SECTIONS
+
+    runner = reference(backend)
+    for section in SECTIONS:
+        result = grade_section(runner, section)
+        for failure in result.failures:
+            print(failure)
+        yield f"{section.name}: points lost", result.points - result.score, 0

@@ -1,0 +1,68 @@
+"""Contenders in turns: each round, each has its own, so that what else a machine does falls on all
+alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench.workload import Run
+from mlpkit import benchmark
+
+
+def figures(rates: Sequence[float], ours: Sequence[float] = ()) -> dict[str, Any]:
+    """A contender's rates by round and their median, and where mlpkit has some too, how many times
+    as fast it was, by the median of the rounds' ratios."""
+    found: dict[str, Any] = {
+        "iterations_per_second": statistics.median(rates),
+        "rounds": [round(rate, 2) for rate in rates],
+    }
+    if ours:
+        ratios = [a / b for a, b in zip(ours, rates, strict=True)]
+        found["mlpkit_is_times_as_fast"] = round(statistics.median(ratios), 3)
+    return found
+
+
+class Turns:
+    """Contenders in this process. One that fails is left out from then on, with what it said."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.runs: dict[str, tuple[Run, Iterator[Any], list[float]]] = {}
+        self.left_out: dict[str, str] = {}
+
+    def add(self, name: str, make: Any) -> None:
+        """Make a contender by make(), and let it warm up."""
+        try:
+            run, batches = make(), benchmark.orders(self.batch_size)
+            run(next(batches))
+        except Exception as error:  # whatever it is, the others go on
+            self.leave_out(name, error)
+        else:
+            self.runs[name] = run, batches, []
+
+    def leave_out(self, name: str, error: Exception) -> None:
+        """Go on without it."""
+        self.runs.pop(name, None)
+        said = str(error).strip().splitlines()
+        self.left_out[name] = f"{type(error).__name__}: {said[0] if said else ''}"
+
+    def go(self, rounds: int, seconds: float) -> None:
+        """So many rounds of turns of so many seconds."""
+        for _ in range(rounds):
+            for name, (run, batches, rates) in list(self.runs.items()):
+                try:
+                    rates.append(benchmark.rate(run, batches, seconds))
+                except Exception as error:
+                    self.leave_out(name, error)
+
+    def how(self, name: str) -> str:
+        """In words, how mlpkit's own contender of that name runs its steps."""
+        return self.runs[name][0].how if name in self.runs else "not at all"
+
+    def row(self, ours: str = "") -> dict[str, Any]:
+        """Everyone's figures, beside those of the contender `ours`, or why there are none."""
+        base = self.runs[ours][2] if ours in self.runs else ()
+        found = {name: figures(rates, base) for name, (_, _, rates) in self.runs.items()}
+        return found | {name: {"left_out": why} for name, why in self.left_out.items()}

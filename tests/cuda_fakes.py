@@ -1,0 +1,40 @@
+"""CuPy's errors, and its backend over a device, where there is neither."""
+
+from __future__ import annotations
+
+import types
+
+from mlpkit_backends.cublas import CublasError
+from mlpkit_backends.cuda import CupyBackend
+
+
+def cupys(name: str, module: str, base: type[Exception] = RuntimeError) -> type[Exception]:
+    """A class as CuPy's is called; CuPy itself need not be there."""
+    return type(name, (base,), {"__module__": module})
+
+
+OutOfMemoryError = cupys("OutOfMemoryError", "cupy.cuda.memory", MemoryError)
+CUDARuntimeError = cupys("CUDARuntimeError", "cupy_backends.cuda.api.runtime")
+CUDADriverError = cupys("CUDADriverError", "cupy_backends.cuda.api.driver")
+CUBLASError = cupys("CUBLASError", "cupy_backends.cuda.libs.cublas")
+NVRTCError = cupys("NVRTCError", "cupy_backends.cuda.libs.nvrtc")
+CompileException = cupys("CompileException", "cupy.cuda.compiler", Exception)
+KINDS = (CUDARuntimeError, CUDADriverError, CUBLASError, NVRTCError, CompileException, CublasError)
+
+
+def gpu() -> CupyBackend:
+    """The backend over a device with 3 GiB of 80 free."""
+    runtime = types.SimpleNamespace(
+        memGetInfo=lambda: (3 << 30, 80 << 30),
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13020,
+        getDeviceProperties=lambda number: {"name": b"NVIDIA Test"},
+    )
+    space = types.SimpleNamespace(
+        runtime=runtime,
+        Device=lambda: types.SimpleNamespace(id=0, compute_capability="120"),
+    )
+    backend = CupyBackend.__new__(CupyBackend)
+    backend.name = "cupy"
+    backend.xp = types.SimpleNamespace(cuda=space, __version__="14.2.0")
+    return backend

@@ -1,0 +1,198 @@
+"""The GPU's measurements, run on a CPU: that each part ends, and finds what is known here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import gpu, gpu_parity
+from bench.turns import Turns, figures
+from mlpkit import benchmark
+from mlpkit_backends import Backend, load
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace:
+    """Short turns on a small training set."""
+    monkeypatch.setattr(benchmark, "IMAGES", 2100)
+    monkeypatch.setattr(gpu, "cases", lambda: [("fcn", "adam")])
+    return argparse.Namespace(seconds=0.01, rounds=2, elements=1 << 12, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_parity_of_a_cpu_with_itself(name: str) -> None:
+    if name == "numba":
+        pytest.importorskip("numba")
+    found = list(gpu_parity.parity(load(name)))
+    assert len(found) > 20
+    for what, error, limit in found:
+        assert error <= limit, what
+
+
+class Off(Backend):
+    """A backend with an op that is wrong by a little."""
+
+    def softmax(self, x: Any) -> Any:
+        return super().softmax(x) * (1 + 1e-9)
+
+
+def test_parity_fails_by_its_limit(
+    given: argparse.Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not gpu.run("parity", Off("numpy", np), given)
+    out = capsys.readouterr().out
+    assert "float64 losses of 100 steps" in out
+    assert "FAILED" in out
+    (file,) = given.out.iterdir()
+    found = json.loads(file.read_text())["parity"]
+    assert not found["sgd: float64 losses of 100 steps"]["within"]
+    assert found["weights, bits that differ"] == {"error": 0, "limit": 0, "within": True}
+
+
+def test_bits_are_counted() -> None:
+    one = np.array([1.0, 2.0], np.float32)
+    other = one.copy()
+    other.view(np.uint32)[1] ^= 0b101
+    assert gpu_parity.bits(one, one.copy()) == 0
+    assert gpu_parity.bits(one, other) == 2
+    assert gpu_parity.bits(one, one.astype("float64")) == float("inf")
+
+
+def test_no_number_is_beyond_every_limit(given: argparse.Namespace) -> None:
+    gpu.PARTS["none"] = lambda backend, given: iter([("what", float("nan"), 1.0)])
+    try:
+        assert not gpu.run("none", load("numpy"), given)
+    finally:
+        del gpu.PARTS["none"]
+
+
+def test_rates_have_both_ways_and_their_rounds(given: argparse.Namespace) -> None:
+    ((_, row),) = gpu.rates(load("numpy"), given)
+    assert row["steps"] == "on kept buffers"
+    assert len(row["whole steps"]["rounds"]) == len(row["op by op"]["rounds"]) == 2
+
+
+def test_ceilings(given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = gpu.median_seconds
+    monkeypatch.setattr(gpu, "median_seconds", lambda backend, work, _=0: once(backend, work, 1))
+    found = dict(gpu.ceilings(load("numpy"), given))
+    assert all(value > 0 for value in found.values())
+
+
+def test_a_script_takes_no_librarys_name() -> None:
+    """Its folder comes first where Python looks for cuda.pathfinder, which CuPy needs."""
+    names = {path.stem for path in (ROOT / "bench").iterdir()}
+    assert not names & {"cuda", "cupy", "jax", "numpy", "torch"}
+
+
+def test_a_contender_that_fails_is_left_out_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(benchmark, "IMAGES", 2100)
+    calls = []
+
+    def runs(order: Any) -> Any:
+        return order[:, 0]
+
+    def fails_later(order: Any) -> Any:
+        calls.append(order)
+        if len(calls) > 1:
+            raise RuntimeError("out of memory\nand more")
+        return order[:, 0]
+
+    def cannot() -> Any:
+        raise ModuleNotFoundError("No module named 'jax'")
+
+    turns = Turns(32)
+    turns.add("ours", lambda: runs)
+    turns.add("fails later", lambda: fails_later)
+    turns.add("cannot", cannot)
+    turns.go(rounds=3, seconds=0.001)
+    row = turns.row("ours")
+    assert len(row["ours"]["rounds"]) == 3
+    assert row["ours"]["mlpkit_is_times_as_fast"] == 1
+    assert row["fails later"] == {"left_out": "RuntimeError: out of memory"}
+    assert row["cannot"] == {"left_out": "ModuleNotFoundError: No module named 'jax'"}
+
+
+def test_ratios_are_the_median_of_the_rounds() -> None:
+    found = figures([1.0, 2.0, 4.0], [3.0, 4.0, 4.0])
+    assert found["iterations_per_second"] == 2
+    assert found["mlpkit_is_times_as_fast"] == 2
+    assert "mlpkit_is_times_as_fast" not in figures([1.0])
+
+
+def test_each_line_is_written_as_it_is_found(
+    given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(backend: Backend, given: argparse.Namespace):
+        yield "first", 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(gpu.PARTS, "rates", found)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.run("rates", load("numpy"), given)
+    (file,) = given.out.iterdir()
+    assert json.loads(file.read_text()) == {"rates": {"first": 1}}
+
+
+# What a machine that has only NumPy, CuPy and this tree lacks.
+BARE = """
+import sys
+lacking = "scipy matplotlib safetensors typer rich pooch threadpoolctl numba torch jax".split()
+class Lacking:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in lacking:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Lacking())
+import numpy
+from mlpkit_backends import Backend, _MAKERS
+from mlpkit import benchmark
+_MAKERS["cupy"] = lambda: Backend("cupy", numpy)
+benchmark.IMAGES = 2100
+from bench import gpu
+from mlpkit.grading import sections
+gpu.cases = lambda: [("fcn", "sgd")]
+gpu.median_seconds = lambda backend, work, repeats=1: work() is None or 1.0
+sections.SECTIONS = sections.SECTIONS[:3]
+sys.argv = ["gpu.py", *sys.argv[1:]]
+gpu.main()
+"""
+
+
+@pytest.mark.parametrize("part", list(gpu.PARTS))
+def test_numpy_and_the_tree_are_enough(part: str, tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path), "--seconds", "0.01", "--rounds", "1", "--elements", "99"]
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "backends")))
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, part, *options],
+        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "peers" in part:
+        assert "No module named 'torch'" in done.stdout
+
+
+def test_a_backend_that_is_not_there_is_status_2(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "gpu.py"), "device", "--out", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "backends"), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("device: backend cupy can't be used: ")

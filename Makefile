@@ -32,4 +32,4 @@ bench: $(VENV)/.installed-fast
 	$(BIN)/mlpkit bench $(ARGS)
 
 cuda:
-	PYTHON=$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) sh bench/gpu.sh
+	PYTHON=$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) sh bench/cuda.sh

@@ -136,9 +136,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "mat terabytes of X": lambda: mat(
         matrix(b"X", (32, 32, 3, 2**31 - 1), b"", length=2**32 - 1), matrix(b"y", (4, 1), b"\1" * 4)
     ),
-    "mat 4 GB in a small element": lambda: mat(
+    "mat 4 GB in a small matrix": lambda: mat(
         matrix(b"X", (32, 32, 3, 1398101), bytes(64), length=1398101 * 3072 % 2**32),
-        matrix(b"y", (1398101, 1), b"", length=1398101),
+        matrix(b"y", (1398101, 1), b"\1" * 1398101),
     ),
     "mat element past the end": lambda: mat(matrix(b"X", (32, 32, 3, 4), b"", outer=2**32 - 8)),
     "mat 3 GB of X in a packed element": lambda: bomb(1_000_000, images=1000),
@@ -170,14 +170,14 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "npz bombs": lambda: zipped(
         **{f"a{i}_npy": npy((1 << 21,), "<f8", bytes(1 << 24)) for i in range(8)}
     ),
-    "npz lzma": lambda: zipped(zipfile.ZIP_LZMA, fc1_npy=npy((BIG // 8,), "<f8", bytes(BIG))),
+    "npz lzma": lambda: zipped(zipfile.ZIP_LZMA, fc1_npy=npy((1,), "<f8", bytes(8))),
     "npz code in a header": lambda: zipped(fc1_npy=npy("__import__('os').system('touch sprung')")),
     "npz text": lambda: zipped(fc1_npy=npy((1,), "<U4", bytes(16))),
     "zip bomb": lambda: zipped(a_py=bytes(BIG)),
     "zip bombs": lambda: zipped(**{f"a{i}_py": bytes(1 << 24) for i in range(8)}),
     "zip of many members": lambda: many_members(900_000),
-    "zip lzma": lambda: zipped(zipfile.ZIP_LZMA, a_py=bytes(BIG)),
-    "zip bzip2": lambda: zipped(zipfile.ZIP_BZIP2, a_py=bytes(BIG)),
+    "zip lzma": lambda: zipped(zipfile.ZIP_LZMA, a_py=bytes(1 << 20)),
+    "zip bzip2": lambda: zipped(zipfile.ZIP_BZIP2, a_py=bytes(1 << 20)),
     "json deep": lambda: b"[" * 1_000_000,
     "json digits": lambda: b'{"net": ' + b"9" * 1_000_000 + b"}",
     "json pickle": lambda: PICKLE,

@@ -44,14 +44,13 @@ def alone(folder: Path) -> Iterator[bool]:
     except (ImportError, OSError):
         yield False
         return
+    locked = True
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = True
         except BlockingIOError:
             print(f"Waiting for another mlpkit at work in {folder}/", file=sys.stderr)
             fcntl.flock(held, fcntl.LOCK_EX)
-            locked = True
         except OSError:  # some network file systems have none
             locked = False
         yield locked

@@ -59,7 +59,7 @@ class Room:
         """SubmissionError where there are too many members."""
         self.members += 1
         if self.members > MEMBERS:
-            raise SubmissionError(f"a submission may have {MEMBERS} files and folders; it has more")
+            raise SubmissionError(f"at most {MEMBERS} files and folders are taken; it has more")
 
     def write(self, file: IO[bytes], target: Path) -> None:
         """Copy an open file, whatever size it says it has."""
@@ -95,7 +95,7 @@ def extract(source: Path, place: Path) -> None:
     """Extract a zip whose members all stay in the folder."""
     room = Room()
     try:
-        check_size(source)
+        check_members(source)
         with zipfile.ZipFile(source) as archive:
             for member in archive.infolist():
                 room.count()
@@ -111,13 +111,11 @@ def extract(source: Path, place: Path) -> None:
         raise SubmissionError(f"{source} can't be extracted: {error}; zip it again") from error
 
 
-def check_size(source: Path) -> None:
-    """SubmissionError for a zip that is itself too large, or lists too many members to be read."""
-    if source.stat().st_size > TOTAL_BYTES:
-        raise SubmissionError(f"a submission may take {TOTAL_BYTES} bytes; {source} takes more")
+def check_members(source: Path) -> None:
+    """SubmissionError for a zip that lists more members than may be held."""
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         room, at = Room(), -1
-        while (at := content.find(b"PK\1\2", at + 1)) >= 0:  # a member in the zip's list
+        while (at := content.find(b"PK\1\2", at + 1)) >= 0:  # one of its list
             room.count()
 
 

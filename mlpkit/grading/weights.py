@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .interface import Failure, SectionResult
-from .packing import UNREADABLE, open_member
+from .packing import UNREADABLE, check_members, open_member
 
 SECTION = "Training to 75 %"
 ENOUGH = 0.75
@@ -69,13 +69,14 @@ def load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     numpy.load believes what an array's header says of its size, and unpacks what it is given.
     """
     try:
+        check_members(path)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             unpacked, packed = sum(m.file_size for m in members), path.stat().st_size
             if unpacked > max(LARGE, RATIO * packed):
                 raise ValueError(f"its {packed} bytes unpack to {unpacked}, as no weights do")
             return {m.filename.removesuffix(".npy"): read_npy(archive, m) for m in members}
-    except (*UNREADABLE, KeyError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} should be an .npz of plain arrays: {error}") from error
 
 

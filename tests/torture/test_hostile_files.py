@@ -160,6 +160,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "mat a name of a megabyte": lambda: mat(matrix(b"X\x1b[2J" * 200_000, (1, 1), b"\0")),
     "mat a million variables": lambda: mat(matrix(b"a", (1, 1), b"\0") * 300_000),
     "npz pickle": lambda: PICKLE,
+    "npz of many members": lambda: many_members(900_000),
     "npz objects": lambda: objects(np.array([Trap()], object)),
     "npz object header": lambda: zipped(fc1_npy=npy((1,), "|O", PICKLE)),
     "npz pickle as a member": lambda: zipped(fc1_npy=PICKLE),

@@ -106,27 +106,30 @@ def pair(folder: Path) -> tuple[bytes, ...]:
 
 def test_a_killed_make_leaves_nothing_that_is_taken_for_data(tmp_path: Path, torture: Any) -> None:
     sizes = {"train_size": 1500, "test_size": 300}
-    begun = time.perf_counter()
-    synthetic.make(tmp_path / "whole", **sizes)
-    took = time.perf_counter() - begun
-    whole, rounds, early = pair(tmp_path / "whole"), torture.times(4, 60), 0
-    rng = random.Random(0)
     program = (
         "import sys; from pathlib import Path; from mlpkit import synthetic\n"
         "print(flush=True); synthetic.make(Path(sys.argv[1]), 1500, 300)"
     )
-    for i in range(rounds):
-        folder = tmp_path / f"{i}"
+
+    def making(folder: Path) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-c", program, folder],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        with process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(rng.uniform(0, 1.2 * took))
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    with making(tmp_path / "whole"):
+        begun = time.perf_counter()
+    took, whole = time.perf_counter() - begun, pair(tmp_path / "whole")
+    rng, rounds, early = random.Random(0), torture.times(4, 60), 0
+    for i in range(rounds):
+        folder = tmp_path / f"{i}"
+        with making(folder) as process:
+            time.sleep(rng.uniform(0, 1.1 * took))
             process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         if folder.is_dir() and has_data(folder):
             assert pair(folder) == whole

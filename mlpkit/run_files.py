@@ -84,8 +84,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_json(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     """A JSON object of a run, with the types of what is named checked. Raises RunError."""
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} should be JSON; it is damaged ({error}): train again") from error
     if not isinstance(content, dict):
         raise RunError(

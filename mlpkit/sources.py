@@ -27,6 +27,15 @@ def has_data(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (TRAIN_FILE, TEST_FILE))
 
 
+def check_svhn(root: Path) -> None:
+    """DataError unless the folder's files are SVHN's to the byte."""
+    from . import svhn
+
+    wrong = [f"{root / name} {state}" for name, state in svhn.verify(root).items() if state != "ok"]
+    if wrong:
+        raise DataError(f"SVHN is expected in {root}; {wrong[0]}, or for other data: --data {root}")
+
+
 def synthetic_folder() -> Path:
     """Where the offline stand-in lies."""
     return data_root() / "synthetic"
@@ -41,11 +50,10 @@ def find_data(
     """The folder that `choice` names: "svhn", "synthetic" (made where missing), a folder, or None:
     SVHN where data/ holds it, else the stand-in, with a line that says so. Raises DataError."""
     root = data_root()
-    if choice == "svhn":
-        if not has_data(root):
-            raise DataError(f"{root} holds no SVHN: `mlpkit data fetch` downloads it (235 MiB)")
-        return root
-    if choice is None and has_data(root):
+    if choice == "svhn" and not has_data(root):
+        raise DataError(f"{root} holds no SVHN: `mlpkit data fetch` downloads it (235 MiB)")
+    if choice in (None, "svhn") and has_data(root):
+        check_svhn(root)
         return root
     if choice in (None, "synthetic"):
         if choice is None:
@@ -58,7 +66,7 @@ def find_data(
             from .synthetic import make
 
             say(f"Making {folder}/ (once)")
-            make(folder, progress=progress)
+            make(folder, keep=True, progress=progress)
         return folder
     folder = Path(choice)
     if not choice or not folder.is_dir():

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .datasets import TEST_FILE, TRAIN_FILE
 from .matfile import DataError
+from .scratch import scratch
 
 URL = "http://ufldl.stanford.edu/housenumbers/"
+BLOCK = 1 << 16
+SLOWEST = 1024  # bytes/s that a server sends, or has stalled
 
 
 @dataclass(frozen=True)
@@ -43,103 +48,116 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify(folder: Path, files: Iterable[RemoteFile] = FILES) -> dict[str, str]:
+def difference(path: Path, file: RemoteFile) -> str:
+    """In words what a path has that the published file has not, "" where it is that file."""
+    if not path.is_file():
+        return f"missing from {path.parent}"
+    if path.stat().st_size != file.size:
+        return f"has {path.stat().st_size} bytes, expected {file.size}"
+    digest = sha256(path)
+    return "" if digest == file.sha256 else f"has sha256 {digest}, expected {file.sha256}"
+
+
+def verify(folder: Path, files: Iterable[RemoteFile] | None = None) -> dict[str, str]:
     """Each of SVHN's files and "ok", or in words what differs from the published one."""
-    states = {}
-    for file in files:
-        path = folder / file.name
-        if not path.is_file():
-            states[file.name] = f"missing from {folder}: mlpkit data fetch"
-        elif path.stat().st_size != file.size:
-            states[file.name] = (
-                f"has {path.stat().st_size} bytes, expected {file.size}: mlpkit data fetch"
-            )
-        elif (digest := sha256(path)) != file.sha256:
-            states[file.name] = f"has sha256 {digest}, expected {file.sha256}: mlpkit data fetch"
-        else:
-            states[file.name] = "ok"
-    return states
+    found = {
+        file.name: difference(folder / file.name, file)
+        for file in (FILES if files is None else files)
+    }
+    return {name: f"{what}: mlpkit data fetch" if what else "ok" for name, what in found.items()}
 
 
 def fetch(
-    folder: Path, *, url: str = URL, files: Iterable[RemoteFile] = FILES, retries: int = 3
+    folder: Path,
+    *,
+    url: str = URL,
+    files: Sequence[RemoteFile] = FILES,
+    retries: int = 3,
+    patience: float = 30.0,
 ) -> None:
     """Download SVHN's files into folder; what is there and whole is not fetched again.
 
-    pooch downloads to a temporary name, and moves a file into place only once its hash is right.
-    Raises DataError where the server can't be reached or sends something else.
+    A file is in place only once its size and hash are right. A server that sends nothing for
+    `patience` seconds, or less than SLOWEST bytes/s over as long, has stalled. Raises DataError
+    where it can't be reached, stalls or sends something else, `retries` times more than once.
     """
-    import pooch
-
-    registry = pooch.create(
-        path=folder,
-        base_url=url,
-        registry={file.name: f"sha256:{file.sha256}" for file in files},
-        retry_if_failed=retries,
-    )
-
-    def download(address: str, target: Any, mirror: Any) -> None:
-        bar = progress_bar()
-        try:
-            pooch.HTTPDownloader(progressbar=bar, timeout=60)(address, target, mirror)
-        finally:
-            bar.close()  # a bar left open would hide the terminal's cursor
-
-    for file in files:
-        try:
-            registry.fetch(file.name, downloader=download)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors
-            what = (
-                f"could not be fetched ({error})"
-                if isinstance(error, OSError)
-                else f"is not SVHN's {file.name}: its SHA-256 should be {file.sha256}"
-            )
-            raise DataError(
-                f"{url}{file.name} {what}: try again, or download it by other means into {folder} "
-                "and run: mlpkit data verify"
-            ) from error
+    if not any(difference(folder / file.name, file) for file in files):
+        return
+    with scratch(folder) as place:
+        for file in files:
+            if not difference(folder / file.name, file):
+                continue
+            for attempt in range(retries + 1):
+                try:
+                    download(url + file.name, place / file.name, file, patience)
+                    break
+                except DataError as error:
+                    if attempt == retries:
+                        raise DataError(
+                            f"{url}{file.name} {error}: try again, or download it by other means "
+                            f"into {folder} and run: mlpkit data verify"
+                        ) from error
+                    time.sleep(attempt + 1)
+            os.replace(place / file.name, folder / file.name)
 
 
-def progress_bar() -> Any:
-    """rich's bar with the interface that pooch asks of a progress bar; only on a terminal."""
+def download(address: str, target: Path, file: RemoteFile, patience: float) -> None:
+    """Write what is at the address to target. DataError where it is not the file."""
+    with target.open("wb") as out, progress_bar(file) as advance:
+        for block in received(address, file.size, patience):
+            out.write(block)
+            advance(len(block))
+    if what := difference(target, file):
+        raise DataError(f"is not SVHN's {file.name}: it {what}")
+
+
+def received(address: str, size: int, patience: float) -> Iterator[bytes]:
+    """What a server sends, no more than a block beyond `size`. DataError where it doesn't."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    came, enough, by = 0, 0.0, 0.0
+    try:
+        with urlopen(address, timeout=patience) as answer:
+            while came <= size and (block := answer.read1(BLOCK)):
+                came += len(block)
+                if came >= enough:
+                    enough, by = came + SLOWEST * patience, time.monotonic() + patience
+                elif time.monotonic() > by:
+                    raise TimeoutError
+                yield block
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error) if type(error) is URLError else error
+        stalled = isinstance(reason, TimeoutError)
+        what = f"stalled after {came} of {size} bytes, for {patience:g} s" if stalled else reason
+        if isinstance(error, HTTPError):
+            error.close()
+        raise DataError(f"could not be fetched ({what})") from error
+
+
+@contextmanager
+def progress_bar(file: RemoteFile) -> Iterator[Callable[[int], None]]:
+    """A function of the bytes that came, which shows them on a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    class Bar:
-        def __init__(self) -> None:
-            console = Console(stderr=True)  # where pooch's lines go
-            self.shown = Progress(
-                BarColumn(bar_width=30),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                disable=not console.is_terminal,
-            )
-            self.task = self.shown.add_task("", total=None)
-
-        @property
-        def total(self) -> float | None:
-            return self.shown.tasks[0].total
-
-        @total.setter
-        def total(self, size: int) -> None:
-            self.shown.update(self.task, total=size, completed=0)
-            self.shown.start()
-
-        def update(self, n: int) -> None:
-            self.shown.advance(self.task, n)
-
-        def reset(self) -> None:
-            self.shown.update(self.task, completed=0)
-
-        def close(self) -> None:
-            self.shown.stop()
-
-    return Bar()
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn(file.name),
+        BarColumn(bar_width=30),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=file.size)
+        yield lambda n: bar.advance(task, n)

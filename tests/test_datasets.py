@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from mlpkit import datasets
+from mlpkit import datasets, svhn
 from mlpkit.datasets import (
     DataError,
     Dataset,
@@ -15,6 +15,7 @@ from mlpkit.datasets import (
     SVHN_data,
     load_dataset,
 )
+from mlpkit.svhn import RemoteFile, sha256
 
 
 def make(folder: Path, train: int, test: int = 5) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -117,6 +118,8 @@ def test_svhn_data_as_the_notebook_takes_it(
 ) -> None:
     images, digits = make(tmp_path, 30, test=4)
     monkeypatch.setenv("MLPKIT_DATA", str(tmp_path))
+    files = [RemoteFile(p.name, p.stat().st_size, sha256(p)) for p in tmp_path.iterdir()]
+    monkeypatch.setattr(svhn, "FILES", files)
     data = SVHN_data(20, 6)
     assert set(data) == {f"{kind}_{s}" for kind in ("data", "labels") for s in SPLITS}
     parts = {"train": images[:20], "val": images[20:26], "test": images[:4] // 2}

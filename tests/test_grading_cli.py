@@ -132,7 +132,7 @@ def test_a_rubric(mlpkit: Mlpkit, tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b'{"Drawing": 3}', "Drawing"),
-        (f'{{"{FORWARD}": -1}}'.encode(), "points of 0 or more; it has -1"),
+        (f'{{"{FORWARD}": -1}}'.encode(), "points from 0 to 1000000; it has -1"),
         (b'{"\xff": 1}', "should be JSON"),
     ],
 )
@@ -182,7 +182,7 @@ class Trap:
         ({}, "should hold the weights and biases"),
         ({"fc1_w": np.array([Trap()], object)}, "an .npz of plain arrays"),
         ({"fc1_w": np.zeros((3072, 20)), "fc2_w": np.zeros((20, 10))}, "should hold the weights"),
-        ({"fc1_w": np.array("text")}, "should hold the weights"),
+        ({"fc1_w": np.array("text")}, "should hold real numbers; its type is <U4"),
     ],
 )
 def test_wrong_weights(

@@ -203,7 +203,7 @@ BAD: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "no images": (mat(X=NONE, y=np.zeros((0, 1))), ("should hold images", "none", "again")),
     "y short": (mat(y=Y[:-1].reshape(-1, 1)), ("(12, 1)", "uint8 (11, 1)")),
     "y one-hot": (mat(y=np.eye(N)), ("(12, 1)", "double (12, 12)")),
-    "y texts": (mat(y=np.array(["one"] * N)), ("numbers (12, 1)", "char (12,)")),
+    "y texts": (mat(y=np.array(["one"] * N)), ("numbers (12, 1)", "char (12, 3)")),
     "y cells": (mat(y=cells(N)), ("numbers (12, 1)", "cell (12, 1)")),
     "y logical": (mat(y=Y.reshape(-1, 1) > 3), ("numbers (12, 1)", "logical (12, 1)")),
     "y struct": (mat(y={"a": Y}), ("numbers (12, 1)", "struct (1, 1)")),

@@ -1,15 +1,17 @@
 """Which folder a command's data comes from, and what is said about it."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mlpkit import synthetic
+from mlpkit import svhn, synthetic
 from mlpkit.datasets import DataError
 from mlpkit.sources import find_data
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
+NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def fill(folder: Path, names: tuple[str, ...] = FILES) -> None:
@@ -24,11 +26,15 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that the stand-in is asked for; work happens in tmp_path."""
     folders: list[Path] = []
 
-    def make(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> None:
+    def make(
+        folder: Path, *, keep: bool, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        assert keep
         folders.append(folder)
         fill(folder)
 
     monkeypatch.setattr(synthetic, "make", make)
+    monkeypatch.setattr(svhn, "FILES", [svhn.RemoteFile(name, 0, NOTHING) for name in FILES])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLPKIT_DATA", raising=False)
     return folders
@@ -101,3 +107,17 @@ def test_no_such_data(made: list[Path], choice: str, said: str) -> None:
         find_data(choice)
     assert made == []
     assert not Path("data").exists()
+
+
+@pytest.mark.parametrize("choice", [None, "svhn"])
+def test_other_files_of_svhns_names_are_not_taken_for_it(made: list[Path], choice: str) -> None:
+    fill(Path("data"))
+    Path("data", FILES[1]).write_bytes(b"other")
+    with pytest.raises(DataError) as caught:
+        find_data(choice)
+    assert str(caught.value) == (
+        "SVHN is expected in data; data/test_32x32.mat has 5 bytes, expected 0: mlpkit data fetch, "
+        "or for other data: --data data"
+    )
+    assert find_data("data") == Path("data")
+    assert made == []

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 MEMBERS = 2000
 TOTAL_BYTES = 50_000_000
 CHUNK = 1 << 16
+# What zipfile raises for a damaged or encrypted zip, or one packed as it or we don't take.
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError
+)  # fmt: skip
 
 
 class SubmissionError(ValueError):
@@ -52,12 +59,12 @@ class Room:
         """SubmissionError where there are too many members."""
         self.members += 1
         if self.members > MEMBERS:
-            raise SubmissionError(f"a submission may have {MEMBERS} files and folders; it has more")
+            raise SubmissionError(f"at most {MEMBERS} files and folders are taken; it has more")
 
-    def write(self, file: object, target: Path) -> None:
+    def write(self, file: IO[bytes], target: Path) -> None:
         """Copy an open file, whatever size it says it has."""
         with target.open("xb") as out:
-            while chunk := file.read(CHUNK):  # type: ignore[attr-defined]
+            while chunk := file.read(CHUNK):
                 self.left -= len(chunk)
                 if self.left < 0:
                     raise SubmissionError(
@@ -88,6 +95,7 @@ def extract(source: Path, place: Path) -> None:
     """Extract a zip whose members all stay in the folder."""
     room = Room()
     try:
+        check_members(source)
         with zipfile.ZipFile(source) as archive:
             for member in archive.infolist():
                 room.count()
@@ -95,10 +103,27 @@ def extract(source: Path, place: Path) -> None:
                 folder = target if member.is_dir() else target.parent
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 if not member.is_dir():
-                    with archive.open(member) as file:
+                    with open_member(archive, member) as file:
                         room.write(file, target)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except SubmissionError:
+        raise
+    except UNREADABLE as error:
         raise SubmissionError(f"{source} can't be extracted: {error}; zip it again") from error
+
+
+def check_members(source: Path) -> None:
+    """SubmissionError for a zip that lists more members than may be held."""
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        room, at = Room(), -1
+        while (at := content.find(b"PK\1\2", at + 1)) >= 0:  # one of its list
+            room.count()
+
+
+def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """A member, stored or deflated as any program does it: other methods may take gigabytes."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError(f"{member.filename!r} is neither stored nor deflated")
+    return archive.open(member)
 
 
 def safe(member: zipfile.ZipInfo) -> PurePosixPath:

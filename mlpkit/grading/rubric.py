@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from .interface import Section
 
+MOST = 1_000_000
+
 
 def reweigh(sections: Sequence[Section], path: Path) -> tuple[Section, ...]:
     """Sections whose parts are scaled to a rubric's points; the rest keep theirs. ValueError."""
     try:
         rubric = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} should be JSON, section names to points: {error}") from error
     names = [section.name for section in sections]
     if not isinstance(rubric, dict) or not set(rubric) <= set(names):
@@ -23,8 +24,10 @@ def reweigh(sections: Sequence[Section], path: Path) -> tuple[Section, ...]:
         raise ValueError(f"{path} names no sections with {unknown!r}; they are {', '.join(names)}")
     for name, points in rubric.items():
         number = isinstance(points, int | float) and not isinstance(points, bool)
-        if not number or not math.isfinite(points) or points < 0:
-            raise ValueError(f"{path}: {name} should have points of 0 or more; it has {points!r}")
+        if not number or not 0 <= points <= MOST:
+            raise ValueError(
+                f"{path}: {name} should have points from 0 to {MOST}; it has {points!r}"
+            )
     return tuple(scaled(s, rubric.get(s.name, s.points)) for s in sections)
 
 

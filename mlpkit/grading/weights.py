@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zipfile
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from .interface import Failure, SectionResult
+from .packing import UNREADABLE, check_members, open_member
 
 SECTION = "Training to 75 %"
 ENOUGH = 0.75
+# An .npz of more than LARGE bytes that is packed RATIO times as small holds no trained weights.
+LARGE, RATIO = 32 << 20, 10
 NETWORKS = ("TinyNet", "FullyConnectedNetwork")
 
 
@@ -60,12 +64,38 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an .npz, none of them pickled."""
+    """The arrays of an .npz, real numbers all, none of them pickled. ValueError.
+
+    numpy.load believes what an array's header says of its size, and unpacks what it is given.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        check_members(path)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            unpacked, packed = sum(m.file_size for m in members), path.stat().st_size
+            if unpacked > max(LARGE, RATIO * packed):
+                raise ValueError(f"its {packed} bytes unpack to {unpacked}, as no weights do")
+            return {m.filename.removesuffix(".npy"): read_npy(archive, m) for m in members}
+    except UNREADABLE as error:
         raise ValueError(f"{path} should be an .npz of plain arrays: {error}") from error
+
+
+def read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    """An array of real numbers. ValueError, and what zipfile raises."""
+    with open_member(archive, member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(
+                f"{member.filename} has version {version} of NumPy's format, not 1 or 2"
+            )
+        read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+        shape, transposed, dtype = read(file)
+        if dtype.kind not in "fiu":
+            raise ValueError(f"{member.filename} should hold real numbers; its type is {dtype}")
+        content, size = file.read(), math.prod(shape) * dtype.itemsize
+    if len(content) != size:
+        raise ValueError(f"{member.filename} should have {size} bytes; it has {len(content)}")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if transposed else "C")
 
 
 def in_order(weights: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:

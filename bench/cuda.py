@@ -29,9 +29,9 @@ from mlpkit.losses import CrossEntropy
 from mlpkit.networks import MLP
 from mlpkit.optimizers import SGD, SGDM, Adam, RMSProp
 from mlpkit.planning import make_plan
+from mlpkit.provenance import versions
 from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
-from mlpkit.runs import versions
 from mlpkit.training import fit
 from mlpkit_backends import Backend, BackendUnavailable, DeviceError, load
 from mlpkit_backends.base import EagerStep

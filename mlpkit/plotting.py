@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mlpkit_backends import load
 
 from . import activations
-from .checkpoint import atomic
 from .datasets import Dataset
+from .files import atomic
 from .recipes import network_title
 from .run_files import check_place, read_config, read_history
 

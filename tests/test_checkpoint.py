@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mlpkit.checkpoint import CheckpointError, atomic, load_weights, save_weights
+from mlpkit.checkpoint import CheckpointError, load_weights, save_weights
+from mlpkit.files import atomic
 
 WEIGHTS = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),

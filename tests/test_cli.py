@@ -69,7 +69,7 @@ def history(run: Path) -> list[dict[str, str]]:
 COMMANDS = {
     "": "train eval plot activations report compare verify-report bench doctor grade check data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
-    " --val-size --backend --dtype --seed --out",
+    " --val-size --backend --dtype --seed --out --patience --min-delta --checkpoint-every --resume",
     "eval": "--data --backend",
     "plot": "--out",
     "activations": "--out",
@@ -445,7 +445,12 @@ def test_data_verified(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.Monke
     assert mlpkit("data", "verify") == (0, "a: ok\n", "")
 
 
-def test_ctrl_c_keeps_the_record(data: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_keeps_the_record(
+    data: str, tmp_path: Path, number: int, status: int, word: str
+) -> None:
     arguments = ["train", "--data", data, "--net", "4", "--epochs", "1000000", "--out", "run"]
     process = subprocess.Popen(
         [*HERE, *arguments, "--batch-size", "10"],
@@ -459,16 +464,17 @@ def test_ctrl_c_keeps_the_record(data: str, tmp_path: Path) -> None:
     for line in process.stdout:
         if line.strip().startswith("3 / 1000000"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "mlpkit: stopped by Ctrl-C\n"
+    assert process.returncode == status
+    assert err == f"mlpkit: stopped by {word}; go on: mlpkit train --resume run\n"
     assert out.splitlines()[-1] == "Stopped early: what was recorded is in run/"
     rows = history(tmp_path / "run")
     assert [int(row["iteration"]) for row in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= 3 * ((TRAIN - VAL) // 10)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "history.csv", "best.safetensors", "curves.png"}
+    weights = {"best.safetensors", "last.safetensors", "last.1.safetensors"}
+    assert names == {"config.json", "history.csv", "curves.png"} | weights
 
 
 def on_terminal(command: list[str], cwd: Path) -> str:

@@ -141,7 +141,8 @@ def train(
         config = read_run_config(folder)
         settings = resumed_settings(folder, config, given, backend)
         if summary := finished(folder, settings):
-            print(f"{folder} is finished: {results(summary)}; --epochs trains it longer")
+            longer = "" if summary["stopped"] else "; --epochs trains it longer"
+            print(f"{folder} is finished{longer}. {results(summary)}")
             return
         checkpoint_every = checkpoint_every or config.get(CONFIG_ALONE)
         find = (lambda: making_data(data)) if data else (lambda: run_data(config))
@@ -155,8 +156,6 @@ def train(
     every = Every.parse(checkpoint_every or "epoch")
     trained = train_run(settings, find, folder, TrainingDisplay, every=every, resume=resume)
     summary = trained.summary
-    if summary["stopped"]:
-        print(f"Stopped after {summary['epochs']} epochs: {summary['stopped']}")
     rate = summary["iterations_per_second"]
     print(
         f"{results(summary)}; {f'{rate:.0f} iterations/s, ' if rate else ''}"
@@ -173,10 +172,12 @@ FILES = (
 
 
 def results(summary: dict[str, Any]) -> str:
-    """A summary's accuracies in words."""
+    """A summary's accuracies in words, and why it ended early where it did."""
+    early = f"Ended after {summary['epochs']} epochs, as {summary['stopped']}. "
+    best, validation = summary["best_epoch"], summary["val_accuracy"]
     return (
-        f"Best epoch {summary['best_epoch']}: validation accuracy {summary['val_accuracy']:.1%}, "
-        f"test accuracy {summary['test_accuracy']:.1%}"
+        f"{early if summary['stopped'] else ''}Best epoch {best}: validation accuracy "
+        f"{validation:.1%}, test accuracy {summary['test_accuracy']:.1%}"
     )
 
 
@@ -237,13 +238,14 @@ def resumed_settings(
 
     check_types(config, SETTINGS_TYPES, folder / "config.json")
     for key, value in given.items():
-        if key == "epochs" and value >= config["epochs"]:
-            continue
-        if value != config.get(key):
-            option = f"--{key.replace('_', '-')}"
-            but = ", and can only be raised" if key == "epochs" else ""
+        option = f"--{key.replace('_', '-')}"
+        if key == "epochs" and value < config["epochs"]:
             raise RunError(
-                f"{folder} was started with {option} {config.get(key)}{but}; got {value}: leave "
+                f"{folder} has {option} {config['epochs']}, which can only be raised; got {value}"
+            )
+        if key != "epochs" and value != config.get(key):
+            raise RunError(
+                f"{folder} was started with {option} {config.get(key)}; got {value}: leave "
                 f"{option} out to go on with it, or name another folder for a new run"
             )
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)})

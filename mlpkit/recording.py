@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .history import History, Losses, TrainingDiverged
+from .plotting import plot_runs  # now, as who stops a training waits for no import
 from .resume import save
 from .signals import Paused
 from .training import Watcher
@@ -103,6 +104,4 @@ class Recorder:
         file.append(history)
         file.append_incomplete(history)
         if history.iterations:
-            from .plotting import plot_runs
-
             plot_runs([self.run.folder], self.run.folder / "curves.png")

@@ -99,7 +99,8 @@ def train_run(
     with ExitStack() as stack, backend.failures():
         if folder.is_dir():
             stack.enter_context(claimed(folder))
-        if not (resume and is_run(folder)):
+        begun = resume and is_run(folder)
+        if not begun:
             check_free(folder)
         run = prepare(backend, settings, find_folder, folder)
         if not folder.is_dir():
@@ -107,7 +108,7 @@ def train_run(
             stack.enter_context(claimed(folder))
             check_free(folder)  # another process may have made it meanwhile
         try:
-            if not (resume and go_on(run, every, say)):
+            if not (begun and go_on(run, every, say)):
                 run.start(every)
             train_on(run, every, watch)
         except Stopped as stopped:

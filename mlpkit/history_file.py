@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from .files import sync
+from .files import naming, sync
 from .history import Epoch, History
 
 COLUMNS = (
@@ -96,7 +96,7 @@ class HistoryFile:
     def write(self, rows: Iterable[str]) -> None:
         """Add rows."""
         content = "".join(f"{row}\r\n" for row in rows).encode()  # as the csv module ends them
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             file.write(content)
         self.sum.update(content)
         self.length += len(content)

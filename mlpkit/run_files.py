@@ -145,16 +145,38 @@ def without(content: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in keys}
 
 
+THIN = 100  # every so many iterations, a loss that is drawn
+MOST = 100_000  # of those, at most
+UNSCORED = b",,,,"  # how the rows within an epoch end
+
+
+def thinning(iterations: int) -> int:
+    """Every how many iterations' loss is drawn: all of a run too short to show as a curve so, fewer
+    of one that would have no end."""
+    return max(1, min(THIN, iterations // THIN), iterations // MOST)
+
+
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's history.csv, without the empty columns. Raises RunError."""
+    """The rows of a run's history.csv that are drawn, without the empty columns: those of every so
+    many iterations (`thinning`), and every epoch's last. Raises RunError."""
     path = folder / "history.csv"
     if not path.is_file():
         raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
+    lines: list[int] = []
+
+    def chosen(file: Iterable[bytes], thin: int) -> Iterator[str]:
+        for i, line in enumerate(file):
+            if i == 0 or (i - 1) % thin == 0 or not line.rstrip().endswith(UNSCORED):
+                lines.append(i + 1)
+                yield line.decode()
+
     try:
-        with path.open(newline="") as file:
+        with path.open("rb") as file:
+            thin = thinning(sum(1 for _ in file) - 1)
+            file.seek(0)
             rows = [
                 {column: float(text) for column, text in row.items() if text}
-                for row in csv.DictReader(file)
+                for row in csv.DictReader(chosen(file, thin))
             ]
     except (ValueError, TypeError, csv.Error) as error:
         raise RunError(
@@ -165,7 +187,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         raise RunError(
             f"{path} holds no iterations: the run was stopped before its first: train again"
         )
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(lines[1:], rows, strict=False):
         # An epoch's last row has every column, the others the iteration, the epoch and the loss.
         if row.keys() not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
             raise RunError(

@@ -33,7 +33,8 @@ class HistoryFile:
 
     def start(self) -> None:
         """Make the file anew, with its head."""
-        self.path.write_bytes(b"")
+        with naming(self.path):
+            self.path.write_bytes(b"")
         self.length, self.sum = 0, hashlib.sha256()
         self.write([",".join(COLUMNS)])
 

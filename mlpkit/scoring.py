@@ -39,7 +39,8 @@ def load_run(
     model = build_network(config["net"], config["keep_prob"], 0, config["dtype"], load(backend))
     if not (folder / BEST).is_file():
         raise RunError(
-            f"{folder} has no {BEST}: it was stopped before the end of its first epoch; train again"
+            f"{folder} has no {BEST}: it was stopped before the end of its first epoch; `mlpkit "
+            f"train --resume {folder}` goes on with it"
         )
     weights = load_weights(folder / BEST, checked=True)
     expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 from .files import naming, sync
-from .history import Epoch, History
+from .history import Epochs, History
 
 COLUMNS = (
     "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
@@ -55,44 +56,28 @@ class HistoryFile:
 
     def append(self, history: History) -> None:
         """Take the losses whose rows are complete out of the history, and add these rows."""
-        scored = len(history.epochs) * self.per_epoch
-        while history.losses:
-            first = history.taken + 1
-            number = (first - 1) // self.per_epoch + 1
-            end = number * self.per_epoch
-            complete = end if end <= scored else end - 1
-            n = min(history.iterations, complete) - history.taken
-            if n <= 0:
-                return
-            n = min(n, ROWS)
-            epoch = history.epochs[number - 1] if first + n - 1 == end else None
-            rows = list(self.rows(first, number, history.losses[:n], epoch))
-            self.write(rows)
-            history.take(n)
+        complete = history.iterations
+        if complete == (len(history.epochs) + 1) * self.per_epoch:
+            complete -= 1
+        while n := min(complete - history.taken, ROWS):
+            numbers = range(history.taken + 1, history.taken + n + 1)
+            losses = zip(numbers, history.take(n), strict=True)
+            self.write(self.row(i, loss, history.epochs) for i, loss in losses)
 
     def append_incomplete(self, history: History) -> None:
         """Add the row that waits for its epoch's scores without them: a record of a run that ended
         there, which the next `resume` cuts away."""
-        for loss in history.losses:
-            number = history.iterations // self.per_epoch
-            self.write(self.rows(history.iterations, number, [loss], None))
+        numbers = range(history.taken + 1, history.iterations + 1)
+        losses = zip(numbers, history.losses, strict=True)
+        self.write(self.row(i, loss, history.epochs) for i, loss in losses)
 
-    @staticmethod
-    def rows(
-        first: int, number: int, losses: Iterable[float], epoch: Epoch | None
-    ) -> Iterable[str]:
-        """The rows of losses within an epoch of that number; the last one's scores are epoch's."""
-        *others, last = losses
-        for i, loss in enumerate(others, start=first):
-            yield f"{i},{number},,{loss!r},,,,"
-        if epoch is None:
-            yield f"{first + len(others)},{number},,{last!r},,,,"
-        else:
-            e = epoch
-            yield (
-                f"{e.iteration},{number},{e.lr!r},{last!r},"
-                f"{e.train_loss!r},{e.train_acc!r},{e.val_loss!r},{e.val_acc!r}"
-            )
+    def row(self, iteration: int, loss: float, epochs: Epochs) -> str:
+        """A row; numbers with the digits that give the same number back."""
+        number, place = divmod(iteration - 1, self.per_epoch)
+        if place + 1 < self.per_epoch or number >= len(epochs):
+            return f"{iteration},{number + 1},,{loss!r},,,,"
+        _, lr, *scores = astuple(epochs[number])
+        return ",".join(map(repr, (iteration, number + 1, lr, loss, *scores)))
 
     def write(self, rows: Iterable[str]) -> None:
         """Add rows."""

@@ -65,14 +65,13 @@ class Recorder:
 
     def __init__(self, run: Run, watcher: Watcher, every: Every) -> None:
         self.run, self.watcher, self.every = run, watcher, every
-        self.saved = (run.history.iterations, time.perf_counter())
+        self.saved, self.saved_at = self.place(), time.perf_counter()
         self.losses: Losses | None = None
 
     def iterations(self, done: int, total: int, losses: Losses) -> None:
         self.losses = losses
         self.watcher.iterations(done, total, losses)
-        iterations, seconds = self.saved
-        if self.every.due(done - iterations, time.perf_counter() - seconds):
+        if self.every.due(done - self.saved[0], time.perf_counter() - self.saved_at):
             self.save()
 
     def epoch(self, number: int, epochs: int, history: History) -> None:
@@ -84,12 +83,17 @@ class Recorder:
         self.watcher.epoch(number, epochs, history)
 
     def save(self) -> None:
-        """Write a checkpoint of where training is."""
+        """Write a checkpoint of where training is, if there is none."""
         if self.losses is not None:
             self.losses.read()
-        self.run.history_file.append(self.run.history)
-        save(self.run)
-        self.saved = (self.run.history.iterations, time.perf_counter())
+        if self.place() != self.saved:
+            self.run.history_file.append(self.run.history)
+            save(self.run)
+        self.saved, self.saved_at = self.place(), time.perf_counter()
+
+    def place(self) -> tuple[int, int]:
+        """How far training is: iterations and scored epochs."""
+        return self.run.history.iterations, len(self.run.history.epochs)
 
     def __enter__(self) -> Recorder:
         return self

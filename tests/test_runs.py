@@ -121,6 +121,10 @@ def test_what_a_run_leaves(run: Path) -> None:
     weights = {"best.safetensors", "last.safetensors", "last.1.safetensors"}
     names = {"config.json", "history.csv", "summary.json", "curves.png"}
     assert {path.name for path in run.iterdir()} == names | weights
+    # The checkpoints are of the last epoch and the one before it.
+    for name, epochs in (("last.safetensors", EPOCHS), ("last.1.safetensors", EPOCHS - 1)):
+        checkpoint = load_file(run / name)
+        assert checkpoint["epochs"][:, 0].tolist() == [PER_EPOCH * e for e in range(1, epochs + 1)]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

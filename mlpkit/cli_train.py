@@ -113,7 +113,7 @@ def train(
 
     use_threads(threads)
     from .progress import TrainingDisplay, making_data
-    from .recording import Every
+    from .recording import EVERY_EPOCH, Every
     from .resume import CONFIG_ALONE, is_run, read_run_config
     from .run_files import run_data
     from .runs import train_run
@@ -144,7 +144,7 @@ def train(
             longer = "" if summary["stopped"] else "; --epochs trains it longer"
             print(f"{folder} is finished{longer}. {results(summary)}")
             return
-        checkpoint_every = checkpoint_every or config.get(CONFIG_ALONE)
+        checkpoint_every = checkpoint_every or str(config.get(CONFIG_ALONE, EVERY_EPOCH))
         find = (lambda: making_data(data)) if data else (lambda: run_data(config))
     elif run is not None:
         raise ValueError(
@@ -153,7 +153,7 @@ def train(
     else:
         settings = new_settings(given, backend)
         find = lambda: making_data(data)  # noqa: E731
-    every = Every.parse(checkpoint_every or "epoch")
+    every = Every.parse(checkpoint_every) if checkpoint_every else EVERY_EPOCH
     trained = train_run(settings, find, folder, TrainingDisplay, every=every, resume=resume)
     summary = trained.summary
     rate = summary["iterations_per_second"]

@@ -13,6 +13,7 @@ import pytest
 
 from mlpkit.checkpoint import load_weights
 from mlpkit.recording import Every
+from mlpkit.resume import is_run, read_run_config
 from mlpkit.run_files import RunError
 from mlpkit.signals import Paused
 from mlpkit_backends import BackendUnavailable, load
@@ -115,6 +116,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     assert "last.safetensors is damaged" in said[0]
     assert said[1] == f"Going on with {stopped} after iteration {PER_EPOCH} (last.1.safetensors)"
     assert final(stopped) == final(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[]", b"{}", b"\xff"])
+def test_a_damaged_configuration_is_read_from_the_checkpoint(
+    data: Path, tmp_path: Path, stopped: Path, content: bytes | None
+) -> None:
+    path = stopped / "config.json"
+    whole = json.loads(path.read_text())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert is_run(stopped)
+    config = read_run_config(stopped)
+    assert config == {key: value for key, value in whole.items() if key != "checkpoint_every"}
+    train(data, stopped)
+    assert json.loads(path.read_text()) == whole
 
 
 def test_two_damaged_checkpoints_are_an_error(data: Path, stopped: Path) -> None:

@@ -27,9 +27,9 @@ from bench.contenders import GPU_CONTENDERS, SLOW_GPU_CONTENDERS
 from bench.gpu_parity import checks, parity
 from bench.turns import Turns
 from mlpkit import benchmark
+from mlpkit.provenance import versions
 from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
-from mlpkit.runs import versions
 from mlpkit_backends import Backend, BackendUnavailable, DeviceError, load
 
 RESULTS = Path(__file__).parent / "results"

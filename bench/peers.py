@@ -26,9 +26,9 @@ from rich.table import Table
 
 from mlpkit import benchmark
 from mlpkit.plotting import save
+from mlpkit.provenance import versions
 from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
-from mlpkit.runs import versions
 from mlpkit_backends import load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path

@@ -28,8 +28,8 @@ from rich.progress import track
 
 from mlpkit import benchmark
 from mlpkit.plotting import save
+from mlpkit.provenance import peak_rss_bytes
 from mlpkit.run_files import write_json
-from mlpkit.runs import peak_rss_bytes
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)

@@ -17,6 +17,7 @@ _HOMES = {
         "eval_numerical_gradient_array",
         "rel_error",
     ],
+    "mlpkit.history": ["Epoch", "History", "TrainingDiverged"],
     "mlpkit.layers": [
         "ELU",
         "SELU",
@@ -41,8 +42,8 @@ _HOMES = {
         "TinyNet",
     ],
     "mlpkit.optimizers": ["SGD", "SGDM", "Adam", "Optimizer", "RMSProp"],
-    "mlpkit.runs": ["load_run"],
-    "mlpkit.training": ["Epoch", "History", "TrainingDiverged", "Watcher", "fit", "train_net"],
+    "mlpkit.scoring": ["load_run"],
+    "mlpkit.training": ["Watcher", "fit", "train_net"],
     "mlpkit_backends": ["Backend", "BackendUnavailable", "available"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -24,8 +24,8 @@ from mlpkit_backends.threads import processors
 from .evaluation import Batches
 from .losses import CrossEntropy
 from .planning import make_plan
+from .provenance import versions
 from .recipes import RECIPES, build_network, build_optimizer, network_title
-from .runs import versions
 from .seeding import epoch_order
 from .training import CHUNK
 

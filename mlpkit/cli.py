@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import sys
@@ -12,18 +11,22 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_check, cli_grading, cli_report
-from .recipes import DEFAULT_RECIPE, RECIPES, check_dtype, find_recipe
+from . import __version__, cli_check, cli_grading, cli_report, cli_train
+from .cli_train import DATA_HELP, BackendOption, ThreadsOption
+from .recipes import check_dtype
+from .signals import Stopped, handled
 
 
 class Commands(TyperGroup):
-    """Commands that Ctrl-C ends with a word and exit status 130, in every version of typer."""
+    """Commands that Ctrl-C ends with a word and exit status 130, SIGTERM with 143, in every version
+    of typer."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            fail("stopped by Ctrl-C", 130)
+            with handled():
+                return super().invoke(ctx)
+        except Stopped as stopped:
+            fail(f"{stopped}{stopped.advice and f'; go on: {stopped.advice}'}", stopped.status)
 
 
 app = typer.Typer(
@@ -38,15 +41,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Get, check and look at the data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-BackendOption = Annotated[
-    str | None,
-    typer.Option(help="cupy, numba, numpy or auto: the first of these that runs here."),
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of a CPU backend. Default: the processors at hand.")
-]
-DATA_HELP = "A folder with SVHN's two files, svhn (data/), or synthetic (the offline stand-in)."
-
 
 def main() -> None:
     """The entry point: what a user can mend is a sentence and exit status 2."""
@@ -58,9 +52,12 @@ def main() -> None:
         fail(describe(error), 2)
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, one file's
+
+
 def describe(error: Exception) -> str:
     """An error as a sentence."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in FULL:
         where = f" for {error.filename}" if error.filename is not None else ""
         return f"the disk is full{where}: make room, or write elsewhere (--out)"
     if isinstance(error, OSError) and error.filename is not None:
@@ -96,88 +93,7 @@ def common(
     """Multilayer perceptrons from scratch: one seed, one result, on every backend."""
 
 
-@app.command()
-def train(
-    recipe: Annotated[
-        str, typer.Option(help=f"{', '.join(RECIPES)}; the options below change its parts.")
-    ] = DEFAULT_RECIPE,
-    net: Annotated[
-        str | None, typer.Option(help="tinynet, fcn, or an MLP's hidden widths, as in 512,256.")
-    ] = None,
-    keep_prob: Annotated[
-        float, typer.Option(help="Dropout in an MLP by widths: the probability to keep; 0: none.")
-    ] = 0.0,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, sgdm, rmsprop or adam.")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate. Default: the optimizer's recipe's.")
-    ] = None,
-    lr_decay: Annotated[
-        float | None, typer.Option(help="Multiplies the learning rate now and then.")
-    ] = None,
-    lr_decay_every: Annotated[
-        int | None, typer.Option(help="After so many epochs. Default beside --lr-decay: 1.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in an iteration.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help=f"{DATA_HELP} Default: svhn where it is, else synthetic.")
-    ] = None,
-    train_size: Annotated[
-        int | None, typer.Option(help="Only the first so many training images.")
-    ] = None,
-    val_size: Annotated[
-        int | None, typer.Option(help="Images split off the training file's end.")
-    ] = None,
-    backend: BackendOption = None,
-    threads: ThreadsOption = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    seed: Annotated[int, typer.Option(help="Decides weights, batch order and dropout.")] = 123,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The run's folder. Default: runs/RECIPE, or runs/NET-OPTIMIZER where these are "
-            "given; with -2, -3, ... after it where that exists."
-        ),
-    ] = None,
-) -> None:
-    """Train a network into a run folder.
-
-    The folder holds config.json, history.csv, best.safetensors, summary.json and curves.png.
-    """
-    from mlpkit_backends.threads import use_threads
-
-    use_threads(threads)
-    from .progress import TrainingDisplay, making_data
-    from .runs import Settings, train_run
-
-    if lr_decay is not None and lr_decay_every is None:
-        lr_decay_every = 1
-    changes = {
-        "net": net,
-        "optimizer": optimizer,
-        "lr": lr,
-        "lr_decay": lr_decay,
-        "lr_decay_every": lr_decay_every,
-        "batch_size": batch_size,
-        "epochs": epochs,
-    }
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    base = find_recipe(recipe)
-    if optimizer in RECIPES and optimizer != base.optimizer:
-        base = dataclasses.replace(base, lr=RECIPES[optimizer].lr)
-    resolved = dataclasses.replace(base, **given)
-    # Another network or optimizer is no longer the recipe that a name promises.
-    name = f"{resolved.net}-{resolved.optimizer}" if net or optimizer else recipe
-    settings = Settings(name, resolved, keep_prob, train_size, val_size, backend, dtype, seed)
-    run = train_run(settings, lambda: making_data(data), out, TrainingDisplay)
-    summary = run.summary
-    print(
-        f"Best epoch {summary['best_epoch']}: validation accuracy {summary['val_accuracy']:.1%}, "
-        f"test accuracy {summary['test_accuracy']:.1%}; "
-        f"{summary['iterations_per_second']:.0f} iterations/s, {summary['seconds']:.0f} s with "
-        f"evaluation.\n"
-        f"In {run.folder}/: config.json, history.csv, best.safetensors, summary.json, curves.png"
-    )
+app.command()(cli_train.train)
 
 
 @app.command("eval")
@@ -193,7 +109,7 @@ def evaluate(
     from mlpkit_backends.threads import use_threads
 
     use_threads(threads)
-    from .runs import evaluate_run
+    from .scoring import evaluate_run
 
     dataset, scores, same = evaluate_run(run, data, backend)
     print(f"{run} on {dataset.folder}{'' if same else ', other data than it was trained with'}")

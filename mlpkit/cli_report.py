@@ -69,7 +69,8 @@ def compare(
 ) -> None:
     """Train the five recipes and write their report.
 
-    Runs that are in the folder already, finished and with the same settings, are used again.
+    Runs that are in the folder already, with the same settings, are used again, and those that
+    were stopped gone on with.
     """
     from .compare import Comparison, train_all
     from .progress import RecipesDisplay, making_data

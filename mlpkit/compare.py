@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -18,14 +18,15 @@ from mlpkit_backends import load
 from mlpkit_backends.threads import VARIABLE, processors
 
 from .datasets import load_dataset
+from .provenance import data_hashes
 from .recipes import RECIPES, Recipe
 from .report_runs import read_run
+from .resume import is_run, read_run_config
 from .run_files import RunError, check_free
-from .runs import data_hashes
 
 TRAIN = (sys.executable, "-c", "from mlpkit.cli import main; main()", "train")
 EPOCH = re.compile(r" *(\d+) / (\d+) .* ([\d.]+)% +[\d.]+ it/s\n")  # a line of TrainingDisplay's
-GRACE = 3.0  # seconds for a training that Ctrl-C has reached, too, to write what it has
+GRACE = 5.0  # seconds for a training that is told to stop, to save what it has
 
 # The recipe, the epochs that are done and that there are, and the last validation accuracy.
 Report = Callable[[str, int, int, str], None]
@@ -59,12 +60,12 @@ class Comparison:
             "--seed": self.seed,
         }
         given = [(option, str(value)) for option, value in options.items() if value is not None]
-        return [*TRAIN, *(word for pair in given for word in pair)]
+        return [*TRAIN, "--resume", *(word for pair in given for word in pair)]
 
     def missing(self) -> list[str]:
-        """The recipes that have no run yet. RunError where a folder holds anything but a finished
+        """The recipes that have no finished run yet. RunError where a folder holds anything but a
         run with these settings."""
-        there = [name for name in RECIPES if (self.out / name / "config.json").is_file()]
+        there = [name for name in RECIPES if is_run(self.out / name)]
         if there:
             images, hashes = len(load_dataset(self.data).train), data_hashes(self.data)
         for name in RECIPES:
@@ -72,12 +73,15 @@ class Comparison:
                 self.check_run(name, images, hashes)
             else:
                 check_free(self.out / name)
-        return [name for name in RECIPES if name not in there]
+        finished = [name for name in there if (self.out / name / "summary.json").is_file()]
+        for name in finished:
+            read_run(self.out / name, name)
+        return [name for name in RECIPES if name not in finished]
 
     def check_run(self, name: str, images: int, hashes: dict[str, str]) -> None:
-        """RunError where a recipe's run isn't finished, or has other settings than these."""
+        """RunError where a recipe's run has other settings than these."""
         folder, recipe = self.out / name, self.recipe(name)
-        config = read_run(folder, name).config
+        config = read_run_config(folder)
         wanted: dict[str, Any] = asdict(recipe) | {
             "train_size": self.train_size or min(recipe.train_size or images, images),
             "seed": self.seed,
@@ -98,8 +102,9 @@ class Comparison:
 def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: Report) -> None:
     """Train the recipes, so many at a time, with the processors shared out among them.
 
-    report is called as each one's epochs end. Where one fails, or Ctrl-C comes, the others are
-    stopped, and keep what they have recorded. Raises RunError with what the failed one said.
+    report is called as each one's epochs end. Where one fails, or a signal comes, the others are
+    stopped, and go on where they were when asked for again. Raises RunError with what the failed
+    one said.
     """
     threads = max(1, processors() // jobs)
     environment = os.environ | {VARIABLE: str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -112,6 +117,7 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
+            start_new_session=True,  # or Ctrl-C would reach it, and `stop` be the second signal
         ) as child:
             children.append(child)
             follow(name, child, report)
@@ -123,8 +129,7 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
                 task.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in children:
-                stop(child)
+            stop(children)
 
 
 def follow(name: str, child: subprocess.Popen[str], report: Report) -> None:
@@ -139,11 +144,12 @@ def follow(name: str, child: subprocess.Popen[str], report: Report) -> None:
         raise RunError(f"the training of {name} failed: {said}")
 
 
-def stop(child: subprocess.Popen[str]) -> None:
-    """End a training, as by Ctrl-C, where it doesn't end by itself."""
-    for number in (None, signal.SIGINT, signal.SIGTERM):  # started with &, it hears no Ctrl-C
-        if number is not None:
-            child.send_signal(number)
+def stop(children: Sequence[subprocess.Popen[str]]) -> None:
+    """End the trainings that still go on; they save what they have, in GRACE seconds at most."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + GRACE
+    for child in children:
         with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE)
-            return
+            child.wait(max(0.0, deadline - time.monotonic()))
+        child.kill()

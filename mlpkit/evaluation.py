@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,9 +87,15 @@ class Batches:
 
 
 def evaluate(
-    model: Module, loss_func: CrossEntropy, batches: Batches, batch_size: int = EVAL_BATCH
+    model: Module,
+    loss_func: CrossEntropy,
+    batches: Batches,
+    batch_size: int = EVAL_BATCH,
+    *,
+    pause: Callable[[], None] | None = None,
 ) -> tuple[float, float]:
-    """The loss (the mean of the batches', by size) and the accuracy over a split."""
+    """The loss (the mean of the batches', by size) and the accuracy over a split. pause: is called
+    after each batch, and may raise to stop."""
     backend = batches.backend
     losses, hits = [], []
     value = getattr(loss_func, "value", loss_func.forward)
@@ -98,6 +104,8 @@ def evaluate(
         averaged = getattr(loss_func, "size_average", True)
         losses.append(value(scores, labels) * (labels.shape[0] if averaged else 1))
         hits.append(backend.correct(scores, labels))
+        if pause is not None:
+            pause()
     return sum(map(float, losses)) / len(batches), sum(map(int, hits)) / len(batches)
 
 

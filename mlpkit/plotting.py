@@ -18,12 +18,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mlpkit_backends import load
 
 from . import activations
-from .checkpoint import atomic
 from .datasets import Dataset
+from .files import atomic
 from .recipes import network_title
-from .run_files import check_place, read_config, read_history
-
-THIN = 100  # every so many iterations, a point of the loss curve
+from .run_files import check_place, read_config, read_history, thinning
 
 History = list[dict[str, float]]
 
@@ -91,10 +89,11 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
 
 
 def loss_points(history: History) -> list[tuple[float, float]]:
-    """Iteration and loss of every THIN-th iteration; more of a run too short to show as a curve
-    so."""
-    thin = max(1, min(THIN, len(history) // THIN))
-    return [(row["iteration"], row["loss"]) for row in history[::thin]]
+    """Iteration and loss of the first and of every so many iterations after it."""
+    thin = thinning(int(history[-1]["iteration"]))
+    return [
+        (row["iteration"], row["loss"]) for row in history if (row["iteration"] - 1) % thin == 0
+    ]
 
 
 def accuracy_points(history: History, column: str) -> list[tuple[float, float]]:

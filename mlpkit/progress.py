@@ -21,10 +21,10 @@ from rich.progress import (
 from rich.table import Table
 
 from .datasets import Dataset
+from .history import History, Losses
 from .recipes import network_title
 from .runs import Run
 from .sources import find_data
-from .training import History, Losses
 
 REDRAW = 0.5  # seconds between looks at the loss, each of which waits for the device
 PLAIN_EVERY = 10.0  # seconds between lines within an epoch, where the output is no terminal
@@ -73,7 +73,8 @@ class TrainingDisplay:
         )
         self.task = self.live.add_task("", total=None)
         self.seen = (0.0, 0)  # when the loss was last shown, and the iterations by then
-        self.before = (0.0, 0)  # the seconds and iterations of the epochs before
+        # The seconds and iterations of the epochs before.
+        self.before = (0.0, run.history.iterations)
 
     def __enter__(self) -> TrainingDisplay:
         run, data, recipe = self.run, self.run.data, self.run.settings.recipe

@@ -15,7 +15,7 @@ from matplotlib.backends import backend_pdf
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from .checkpoint import atomic
+from .files import atomic
 from .plotting import activations_figure, comparison_figure, curve_figure, title_of
 from .report_runs import ITEMS, ReportRun, digests, gather
 from .run_files import check_place

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import atomic
+from .files import atomic, is_temporary, locked, remove_temporaries
+from .history_file import COLUMNS
 from .recipes import DTYPES
-
-COLUMNS = (
-    "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
-)  # fmt: skip
 
 
 class RunError(ValueError):
@@ -24,13 +23,29 @@ def check_free(folder: Path) -> None:
     """RunError where the folder can't take a new run."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run needs a folder: name another with --out")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and not all(map(is_temporary, folder.iterdir())):
         what = "another run" if (folder / "config.json").is_file() else "other files"
         raise RunError(f"{folder} holds {what}: name another folder with --out, or remove it")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = f"{there} can't be written to" if there.is_dir() else f"{there} is a file"
         raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Within the block this process alone writes the folder, which is rid of what killed ones left.
+    RunError where another process writes it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except BlockingIOError as error:
+            raise RunError(
+                f"{folder} is being written by another process: wait for its end, or name another "
+                "folder with --out"
+            ) from error
+        remove_temporaries(folder)
+        yield
 
 
 def check_place(out: Path) -> None:
@@ -64,7 +79,13 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "data": (str,),
 }
 
-TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
+TYPE_NAMES = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -72,13 +93,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
-    config = read_json(path, CONFIG_TYPES)
+    config = read_json(path, {})
+    check_config(config, path)
+    return config
+
+
+def check_config(config: dict[str, Any], path: Path) -> None:
+    """RunError where a run's configuration, from that file, can't be read back."""
+    check_types(config, CONFIG_TYPES, path)
     if config["dtype"] not in DTYPES:
         raise RunError(
             f"{path}: dtype should be {' or '.join(DTYPES)}; it is {config['dtype']!r}: mend it, "
             "or train again"
         )
-    return config
+
+
+def run_data(config: dict[str, Any]) -> Path:
+    """The folder of a run's data. RunError where it is gone."""
+    folder = Path(config["data"])
+    if not folder.is_dir():
+        raise RunError(f"the run's data is no longer in {folder}: name its folder with --data")
+    return folder
 
 
 def read_json(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
@@ -105,16 +140,43 @@ def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], pat
             raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
 
 
+def without(content: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The same without these keys."""
+    return {key: value for key, value in content.items() if key not in keys}
+
+
+THIN = 100  # every so many iterations, a loss that is drawn
+MOST = 100_000  # of those, at most
+UNSCORED = b",,,,"  # how the rows within an epoch end
+
+
+def thinning(iterations: int) -> int:
+    """Every how many iterations' loss is drawn: all of a run too short to show as a curve so, fewer
+    of one that would have no end."""
+    return max(1, min(THIN, iterations // THIN), iterations // MOST)
+
+
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's history.csv, without the empty columns. Raises RunError."""
+    """The rows of a run's history.csv that are drawn, without the empty columns: those of every so
+    many iterations (`thinning`), and every epoch's last. Raises RunError."""
     path = folder / "history.csv"
     if not path.is_file():
         raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
+    lines: list[int] = []
+
+    def chosen(file: Iterable[bytes], thin: int) -> Iterator[str]:
+        for i, line in enumerate(file):
+            if i == 0 or (i - 1) % thin == 0 or not line.rstrip().endswith(UNSCORED):
+                lines.append(i + 1)
+                yield line.decode()
+
     try:
-        with path.open(newline="") as file:
+        with path.open("rb") as file:
+            thin = thinning(sum(1 for _ in file) - 1)
+            file.seek(0)
             rows = [
                 {column: float(text) for column, text in row.items() if text}
-                for row in csv.DictReader(file)
+                for row in csv.DictReader(chosen(file, thin))
             ]
     except (ValueError, TypeError, csv.Error) as error:
         raise RunError(
@@ -125,7 +187,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         raise RunError(
             f"{path} holds no iterations: the run was stopped before its first: train again"
         )
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(lines[1:], rows, strict=False):
         # An epoch's last row has every column, the others the iteration, the epoch and the loss.
         if row.keys() not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
             raise RunError(

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from mlpkit_backends import Array, Backend
+from mlpkit_backends import Array
 
 from .evaluation import Batches, dtype_of, evaluate
+from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged
 from .losses import CrossEntropy
 from .model import Module
 from .optimizers import Optimizer
@@ -22,40 +23,7 @@ from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
 
 CHUNK = 32  # iterations handed to the backend at a time
-
-
-class TrainingDiverged(ArithmeticError):  # noqa: N818 - the field's word for it
-    """The loss became NaN or infinite. `history` holds what was recorded before."""
-
-    def __init__(self, message: str, history: History) -> None:
-        super().__init__(message)
-        self.history = history
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What is recorded at the end of an epoch; losses are means, accuracies fractions."""
-
-    iteration: int
-    lr: float
-    train_loss: float
-    train_acc: float
-    val_loss: float
-    val_acc: float
-
-
-@dataclass
-class History:
-    """A training run's record: every iteration's loss, every epoch's scores, the best parameters
-    (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
-    spent in iterations, and in words how the backend ran them."""
-
-    losses: list[float] = field(default_factory=list, repr=False)
-    epochs: list[Epoch] = field(default_factory=list)
-    best_epoch: int = 0
-    best_params: dict[str, Array] = field(default_factory=dict, repr=False)
-    seconds: float = 0.0
-    how: str = ""
+PATIENCE = 0.5  # seconds that a chunk may take, so that training can be stopped soon
 
 
 class Watcher(Protocol):
@@ -66,39 +34,6 @@ class Watcher(Protocol):
 
     def epoch(self, number: int, epochs: int, history: History) -> None:
         """After each epoch's evaluation."""
-
-
-class Losses:
-    """The losses of an epoch's chunks, brought to the host when asked for."""
-
-    def __init__(self, backend: Backend, history: History) -> None:
-        self.backend, self.history = backend, history
-        self.pending: list[Array] = []
-
-    def add(self, losses: Array) -> None:
-        """Note a chunk's losses, without waiting for them."""
-        self.pending.append(losses)
-
-    def read(self) -> list[float]:
-        """The history's losses with all noted so far. Raises TrainingDiverged."""
-        recorded = self.history.losses
-        while self.pending:
-            values = self.backend.to_numpy(self.pending.pop(0))
-            bad = np.flatnonzero(~np.isfinite(values))
-            if bad.size:
-                recorded += map(float, values[: bad[0]])
-                cause = (
-                    "training diverged; lower the learning rate (lr)"
-                    if recorded
-                    else "before any update: the images or the initial parameters hold numbers "
-                    "that are too large, infinite or NaN; mend those"
-                )
-                raise TrainingDiverged(
-                    f"the loss became {values[bad[0]]} at iteration {len(recorded) + 1}: {cause}",
-                    self.history,
-                )
-            recorded += map(float, values)
-        return recorded
 
 
 def fit(
@@ -113,19 +48,30 @@ def fit(
     seed: int,
     lr_decay: float = 1.0,
     lr_decay_every: int = 1000,
+    patience: int | None = None,
+    min_delta: float = 0.0,
     chunk: int = CHUNK,
     watcher: Watcher | None = None,
+    history: History | None = None,
+    pause: Callable[[], None] | None = None,
 ) -> History:
     """Train the model, in place, and return the record.
 
     One epoch is floor(N / batch_size) iterations over a permutation of the training images that
     seed and the epoch's number decide, counted from 1 in every call. After it the model is scored
     on all of train and val, and after every lr_decay_every epochs the learning rate is multiplied
-    by lr_decay.
+    by lr_decay. Training ends after so many epochs, or once the validation accuracy has not risen
+    by more than min_delta in `patience` epochs.
 
-    chunk: how many iterations the backend is given at a time; watcher: is told after each chunk and
-    each epoch, and may show them, or replace parameters, state and settings. A compiled step keeps
-    its gradients to itself: the layers' `grads` are what they were.
+    chunk: how many iterations the backend is given at a time, at most; no result depends on it.
+    watcher: is told after each chunk and each epoch, and may show them, or replace parameters,
+    state and settings. A compiled step keeps its gradients to itself: the layers' `grads` are what
+    they were.
+
+    history: of an earlier call, to go on after its last iteration, within an epoch too; parameters,
+    optimizer state, its learning rate and dropout's steps must be as they were then. pause: is
+    called between chunks and between the batches of an evaluation, where all of these agree with
+    the history once the losses are read; what it raises ends training.
 
     Raises ValueError for settings and labels out of range, for an optimizer of another network and
     for parts on different backends or of different dtypes, TrainingDiverged where a loss isn't
@@ -138,43 +84,80 @@ def fit(
             f"the optimizer should be of the model's own net; this {type(optimizer).__name__} is "
             "of another: build it from the model"
         )
+    history = History() if history is None else history
+    per_epoch = len(train) // batch_size
+    if not 0 <= history.iterations - len(history.epochs) * per_epoch <= per_epoch:
+        raise ValueError(
+            f"a history of {len(history.epochs)} epochs of {per_epoch} iterations should have up "
+            f"to {per_epoch} more; it has {history.iterations} in all: give the one of this run"
+        )
+    stopping = EarlyStopping(patience, min_delta, history.epochs)
     backend = train.backend
     check_places(model, loss_func, train, val)
     check_labels(model, train, val)
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
-    per_epoch = len(train) // batch_size
-    history = History()
     losses = Losses(backend, history)
+    chunks = ChunkSize(chunk)
     # What overflows shows as a loss that isn't finite; NumPy's warnings would only repeat it.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for number in range(1, epochs + 1):
+        while len(history.epochs) < epochs and not stopping.reason:
+            number = len(history.epochs) + 1
+            before = (number - 1) * per_epoch
             started = time.perf_counter()
             order = epoch_order(len(train), seed, number)[: per_epoch * batch_size]
             on_device = backend.asarray(order.reshape(per_epoch, batch_size))
-            for first in range(0, per_epoch, chunk):
-                last = min(first + chunk, per_epoch)
-                losses.add(step(on_device[first:last, :]))
+            done = history.iterations - before
+            while done < per_epoch:
+                first, done = done, min(done + chunks.size, per_epoch)
+                with chunks.timed(done - first):
+                    losses.add(step(on_device[first:done, :]))
                 if watcher is not None:
-                    done = (number - 1) * per_epoch + last
-                    watcher.iterations(done, epochs * per_epoch, losses)
+                    watcher.iterations(before + done, epochs * per_epoch, losses)
+                if pause is not None:
+                    pause()
             losses.read()
             backend.synchronize()
             history.seconds += time.perf_counter() - started
             history.how = step.step.how
-            scores = (*evaluate(model, loss_func, train), *evaluate(model, loss_func, val))
+            scores = tuple(
+                score
+                for part in (train, val)
+                for score in evaluate(model, loss_func, part, pause=pause)
+            )
             if not np.isfinite(scores).all():
                 raise TrainingDiverged(
                     f"the loss over a whole split became {max(scores)} after iteration "
                     f"{number * per_epoch}: training diverged; lower the learning rate (lr)",
                     history,
                 )
-            history.epochs.append(Epoch(number * per_epoch, optimizer.lr, *scores))
-            keep_best(history, model)
+            history.record(Epoch(number * per_epoch, optimizer.lr, *scores), model)
+            stopping.see(history.epochs[-1])
             if number % lr_decay_every == 0:
                 optimizer.lr *= lr_decay
             if watcher is not None:
                 watcher.epoch(number, epochs, history)
+            if pause is not None:
+                pause()
+    if len(history.epochs) < epochs:
+        history.stopped = stopping.reason
     return history
+
+
+class ChunkSize:
+    """How many iterations to hand over at a time: one, and from then on as many as are done within
+    PATIENCE, a power of two so that a backend that prepares each number prepares few."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.size = most, 1
+
+    @contextmanager
+    def timed(self, n: int) -> Iterator[None]:
+        """Measure how long n iterations take."""
+        began = time.perf_counter()
+        yield
+        seconds = max(time.perf_counter() - began, 1e-9) / n
+        fitting = min(max(1, int(PATIENCE / seconds)), self.most)
+        self.size = self.most if fitting == self.most else 1 << (fitting.bit_length() - 1)
 
 
 def check_settings(
@@ -229,15 +212,6 @@ def check_labels(model: Module, *splits: Batches) -> None:
                 f"labels must be in 0..{classes - 1}, one for each of the model's scores; "
                 f"got {low}..{high}"
             )
-
-
-def keep_best(history: History, model: Module) -> None:
-    """Copy the parameters where the last epoch is the best so far."""
-    accuracies = [epoch.val_acc for epoch in history.epochs]
-    if accuracies[-1] > max(accuracies[:-1], default=-1.0):
-        history.best_epoch = len(accuracies)
-        params = ((n, p) for layer in model.net.layers for n, p in layer.params.items())
-        history.best_params = {name: model.backend.copy(p) for name, p in params}
 
 
 def train_net(

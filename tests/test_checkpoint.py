@@ -1,14 +1,19 @@
 """Weights on disk, and files that are whole or not there."""
 
+import hashlib
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from mlpkit.checkpoint import CheckpointError, atomic, load_weights, save_weights
+from mlpkit.checkpoint import CheckpointError, load_weights, save_weights
+from mlpkit.files import atomic
+from mlpkit.run_files import RunError, claimed
 
 WEIGHTS = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -109,3 +114,125 @@ def test_what_is_written_through_a_link_leaves_the_link(tmp_path: Path) -> None:
         temporary.write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+def file_of(header: bytes, data: bytes = b"") -> bytes:
+    """A safetensors file with that header, as somebody else may write it."""
+    return len(header).to_bytes(8, "little") + header + data
+
+
+SHAPE = b'{"a":{"dtype":"F32","shape":[%b],"data_offsets":[0,4]}}'
+ENTRY = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        file_of(b"[]"),
+        file_of(b" {}"),
+        file_of(b"{}", b"more"),
+        file_of(b'{"a":1}'),
+        file_of(b'{"__metadata__":{"a":1}}'),
+        file_of(b'{"__metadata__":[]}'),
+        file_of(f'{{"a":{ENTRY},"a":{ENTRY}}}'.encode(), bytes(4)),
+        file_of(f'{{"a":{ENTRY},"b":{ENTRY}}}'.encode(), bytes(4)),
+        file_of(f'{{"a":{ENTRY}}}'.encode(), bytes(3)),
+        file_of(f'{{"a":{ENTRY}}}'.encode(), bytes(5)),
+        file_of(b'{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":["F32"],"shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,-4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}', bytes(4)),
+        file_of(
+            b'{"a":{"dtype":"F32","shape":[' + b"1," * 40 + b'1],"data_offsets":[0,4]}}', bytes(4)
+        ),
+        file_of(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":0}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"U8","shape":[99999999999999],"data_offsets":[0,99999999999999]}}'),
+        file_of(
+            b'{"a":{"dtype":"U8","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,4]}}', bytes(4)
+        ),
+        file_of(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
+        file_of(b'{"\\ud800":1}'),
+        file_of(b'{"a\xff":1}'),
+        (2**63).to_bytes(8, "little") + b"{}",
+        (2**20 + 8).to_bytes(8, "little") + b"{" + bytes(2**20 + 7),
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="is damaged or no safetensors file") as caught:
+            load_weights(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
+    assert str(caught.value).isprintable()
+
+
+def test_what_is_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is a folder at .*: expected"):
+        load_weights(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(CheckpointError, match="is no ordinary file"):
+            load_weights(tmp_path / "pipe")
+
+
+def test_a_run_takes_no_weights_without_checksums(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "theirs")
+    with pytest.raises(CheckpointError, match=r"theirs has no checksums, so .*: train again"):
+        load_weights(tmp_path / "theirs", checked=True)
+
+
+@pytest.mark.parametrize("mark", ["mlpkit.format", "mlpkit.header.sha256"])
+def test_one_mark_is_enough_to_be_held_to_the_checksums(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a"
+    save_weights(path, WEIGHTS)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(mark.encode(), mark.upper().encode(), 1))
+    with pytest.raises(CheckpointError, match="does not have the checksum"):
+        load_weights(path)
+
+
+def test_the_checksums_are_sha256s(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    save_weights(path, {"w": np.arange(4.0)}, {"text": "kept"})
+    with safe_open(path, "numpy") as file:
+        found = file.metadata()
+    raw = path.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    zeroed = raw[:start].replace(found["mlpkit.header.sha256"].encode(), b"0" * 64)
+    assert found == {
+        "mlpkit.format": "1",
+        "mlpkit.header.sha256": hashlib.sha256(zeroed).hexdigest(),
+        "mlpkit.sha256.w": hashlib.sha256(np.arange(4.0).tobytes()).hexdigest(),
+        "text": "kept",
+    }
+
+
+def test_the_file_before_is_kept(tmp_path: Path) -> None:
+    path, before = tmp_path / "a", tmp_path / "b"
+    for value in (1.0, 2.0, 3.0):
+        save_weights(path, {"w": np.array([value])}, previous=before)
+    assert [load_weights(p)["w"].tolist() for p in (path, before)] == [[3.0], [2.0]]
+
+
+def test_what_killed_processes_left_is_removed_by_the_one_that_holds_the_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".last.safetensors.123.tmp").write_text("half")
+    (tmp_path / ".last.safetensors.tmp").write_text("somebody's")
+    with claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".last.safetensors.tmp"]
+        if os.name == "posix":
+            said = "is being written by another process: wait"
+            with pytest.raises(RunError, match=said), claimed(tmp_path):
+                pass  # the folder is open a second time, as in another process
+    with claimed(tmp_path):
+        pass

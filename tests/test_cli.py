@@ -69,7 +69,7 @@ def history(run: Path) -> list[dict[str, str]]:
 COMMANDS = {
     "": "train eval plot activations report compare verify-report bench doctor grade check data",
     "train": "--recipe --net --keep-prob --optimizer --lr --batch-size --epochs --data --train-size"
-    " --val-size --backend --dtype --seed --out",
+    " --val-size --backend --dtype --seed --out --patience --min-delta --checkpoint-every --resume",
     "eval": "--data --backend",
     "plot": "--out",
     "activations": "--out",
@@ -445,7 +445,12 @@ def test_data_verified(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.Monke
     assert mlpkit("data", "verify") == (0, "a: ok\n", "")
 
 
-def test_ctrl_c_keeps_the_record(data: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_keeps_the_record(
+    data: str, tmp_path: Path, number: int, status: int, word: str
+) -> None:
     arguments = ["train", "--data", data, "--net", "4", "--epochs", "1000000", "--out", "run"]
     process = subprocess.Popen(
         [*HERE, *arguments, "--batch-size", "10"],
@@ -459,16 +464,17 @@ def test_ctrl_c_keeps_the_record(data: str, tmp_path: Path) -> None:
     for line in process.stdout:
         if line.strip().startswith("3 / 1000000"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "mlpkit: stopped by Ctrl-C\n"
+    assert process.returncode == status
+    assert err == f"mlpkit: stopped by {word}; go on: mlpkit train --resume run\n"
     assert out.splitlines()[-1] == "Stopped early: what was recorded is in run/"
     rows = history(tmp_path / "run")
     assert [int(row["iteration"]) for row in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= 3 * ((TRAIN - VAL) // 10)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "history.csv", "best.safetensors", "curves.png"}
+    weights = {"best.safetensors", "last.safetensors", "last.1.safetensors"}
+    assert names == {"config.json", "history.csv", "curves.png"} | weights
 
 
 def on_terminal(command: list[str], cwd: Path) -> str:
@@ -574,3 +580,86 @@ def test_plain_lines_tell_how_far_a_long_epoch_is(data: str, tmp_path: Path) -> 
     for i, loss in steps:
         assert loss == f"{losses[int(i) - 1]:.4f}"
     assert all(line.isprintable() for line in done.stdout.splitlines())
+
+
+SMALL = ["--net", "2", "--epochs", "2", "--batch-size", "10"]
+
+
+def test_a_run_resumed_at_its_end_and_longer(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+    command = ["train", "--data", data, *SMALL, "--out", "run", "--resume"]
+    for name in ("run", "whole"):
+        whole = ["train", "--data", data, *SMALL, "--epochs", "4", "--out", "whole"]
+        assert mlpkit(*(command if name == "run" else whole))[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for again in (command, ["train", "--resume", "run"]):
+        status, out, err = mlpkit(*again)
+        assert (status, err) == (0, "")
+        assert out.startswith("run is finished; --epochs trains it longer. Best epoch ")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    status, out, err = mlpkit("train", "--resume", "run", "--epochs", "4")
+    assert (status, err) == (0, "")
+    assert out.startswith("Going on with run after iteration 10 (last.safetensors)\n")
+    for name in ("best.safetensors", "last.safetensors", "history.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+RESUMED = {
+    "--resume run --lr 0.5": "run was started with --lr 0.0005; got 0.5: leave --lr out",
+    "--resume run --net 3": "run was started with --net 2; got 3: leave --net out",
+    "--resume run --recipe sgd": "run was started with --recipe adam; got sgd",
+    "--resume run --epochs 1": "run has --epochs 2, which can only be raised; got 1",
+    "--resume run --patience 2": "run was started with --patience None; got 2",
+    "--resume run --epochs 3 --data other": "other holds other data than run was trained with",
+    "--resume nowhere": "there is no run in nowhere to go on with: a new one is started with --out",
+    "--resume": "--resume takes a run's folder: --resume RUN, or --out RUN --resume",
+    "--resume run --out other": "--resume run and --out other name two runs: leave one out",
+    "run": "run is not for a new run: go on with it by --resume, or name --out",
+    "--out run": "run holds another run: name another folder with --out, or remove it",
+    "--out new --checkpoint-every often": "--checkpoint-every takes iterations, as in 500, seconds",
+    "--out new --checkpoint-every 0": "as in 30s, or epoch; got '0'",
+    "--out new --checkpoint-every -3s": "as in 30s, or epoch; got '-3s'",
+    "--out new --patience 0": "patience must be at least 1 epoch; got 0",
+    "--out new --min-delta -1": "min_delta must be 0 or more, and finite; got -1.0",
+}
+
+
+def test_what_cannot_be_resumed(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+    assert mlpkit("train", "--data", data, *SMALL, "--out", "run")[0] == 0
+    (tmp_path / "other").mkdir()
+    synthetic.make(tmp_path / "other", TRAIN, TEST, seed=1, workers=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for options, said in RESUMED.items():
+        status, out, err = mlpkit("train", *options.split())
+        assert (status, out) == (2, ""), options
+        assert err.startswith(f"mlpkit: {said}") or said in err, options
+        assert err.count("\n") == 1
+        assert not (tmp_path / "new").exists()
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_patience_ends_a_run(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+    options = [*SMALL, "--epochs", "9", "--lr", "1e-30", "--patience", "2"]
+    status, out, err = mlpkit("train", "--data", data, *options, "--out", "run")
+    assert (status, err) == (0, "")
+    said = "Ended after 3 epochs, as 2 epochs have not raised the validation accuracy. Best epoch 1"
+    assert said in out
+    assert len(history(tmp_path / "run")) == 3 * ((TRAIN - VAL) // 10)
+    assert mlpkit("train", "--resume", "run")[1].startswith(f"run is finished. {said}")
+    assert mlpkit("eval", "run")[0] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGTERM")
+def test_sigterm_ends_any_command_with_a_word(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*HERE, "data", "make", "--out", "new"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    while not (tmp_path / "new").exists():
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (143, "mlpkit: stopped by SIGTERM\n")

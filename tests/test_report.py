@@ -332,7 +332,7 @@ def without_end(run: Path) -> None:
         ({"optimizer": "sgd"}, r"are both sgd's: leave one out"),
         (
             {"epochs": 9},
-            r"adam, adam's run, was stopped early, after 5 of 9 epochs: train it again",
+            r"adam, adam's run, was stopped early, after 5 of 9 epochs: `mlpkit train --resume",
         ),
         (
             {"train_size": 400},
@@ -463,6 +463,12 @@ def test_the_report_from_training_on(mlpkit: Mlpkit, tmp_path: Path) -> None:
     status, out, _ = mlpkit(*command, "--train-size", "150", "--seed", "5")
     assert (status, out.count(" already\n")) == (0, 5)
     assert (folders[0] / "history.csv").stat().st_mtime_ns == written
+    assert Path(last).read_bytes() == report
+    # What was stopped is gone on with.
+    (folders[1] / "summary.json").unlink()
+    status, out, _ = mlpkit(*command, "--train-size", "150", "--seed", "5")
+    assert (status, out.count(" already\n")) == (0, 4)
+    assert (folders[1] / "summary.json").is_file()
     assert Path(last).read_bytes() == report
     status, _, err = mlpkit(*command, "--train-size", "150", "--seed", "6")
     assert (status, err.split(":")[1]) == (2, " all/tinynet holds a run with seed 5, not 6")

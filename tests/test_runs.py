@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,15 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.io import loadmat, savemat
 
 from mlpkit import cli
+from mlpkit.checkpoint import save_weights
 from mlpkit.datasets import DataError
+from mlpkit.history import TrainingDiverged
 from mlpkit.recipes import RECIPES, Recipe, build_network
 from mlpkit.run_files import RunError
-from mlpkit.runs import Run, Settings, evaluate_run, train_run
-from mlpkit.training import TrainingDiverged
+from mlpkit.runs import Run, Settings, train_run
+from mlpkit.scoring import evaluate_run
+from mlpkit.signals import Paused
 
 TRAIN, VAL, TEST = 191, 9, 60  # 4.45 % of 200 is 8.9
 BATCH, EPOCHS, LR, DECAY = 20, 5, 0.1, 0.5
@@ -30,14 +34,14 @@ FILES = ("train_32x32.mat", "test_32x32.mat")
 
 
 class Silent:
-    """Watches without a word; stops the run, as Ctrl-C does, once `stop` iterations are done."""
+    """Watches without a word; pauses the run, as Ctrl-C does, once `stop` iterations are done."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.stop = stop
 
     def iterations(self, done: int, total: int, losses: Any) -> None:
         if self.stop is not None and done >= self.stop:
-            raise KeyboardInterrupt
+            raise Paused(signal.SIGINT)
 
     def epoch(self, number: int, epochs: int, history: Any) -> None:
         pass
@@ -114,8 +118,13 @@ def score(weights: dict[str, Any], x: NDArray[Any], y: NDArray[Any]) -> tuple[fl
 
 
 def test_what_a_run_leaves(run: Path) -> None:
-    names = {"config.json", "history.csv", "best.safetensors", "summary.json", "curves.png"}
-    assert {path.name for path in run.iterdir()} == names
+    weights = {"best.safetensors", "last.safetensors", "last.1.safetensors"}
+    names = {"config.json", "history.csv", "summary.json", "curves.png"}
+    assert {path.name for path in run.iterdir()} == names | weights
+    # The checkpoints are of the last epoch and the one before it.
+    for name, epochs in (("last.safetensors", EPOCHS), ("last.1.safetensors", EPOCHS - 1)):
+        checkpoint = load_file(run / name)
+        assert checkpoint["epochs"][:, 0].tolist() == [PER_EPOCH * e for e in range(1, epochs + 1)]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -136,6 +145,10 @@ def test_the_configuration_is_complete(run: Path, data: Path) -> None:
         "keep_prob": 0.0,
         "optimizer_settings": {"lr": LR},
         "parameters": {"fc1_w": [3072, 8], "fc1_b": [8], "fc2_w": [8, 10], "fc2_b": [10]},
+        "recipe": None,
+        "patience": None,
+        "min_delta": 0.0,
+        "checkpoint_every": "epoch",
         "seed": 123,
         "dtype": "float32",
         "backend": "numpy",
@@ -279,13 +292,13 @@ def test_a_run_that_diverges_keeps_its_record(data: Path, tmp_path: Path) -> Non
     assert not (folder / "summary.json").exists()
 
 
-# An epoch's nine iterations are one chunk, which the watcher sees before their epoch has scores.
-@pytest.mark.parametrize(("stop", "kept"), [(1, PER_EPOCH), (PER_EPOCH + 1, 2 * PER_EPOCH)])
+# The first chunk is one iteration, the others an epoch's rest, seen before the epoch has scores.
+@pytest.mark.parametrize(("stop", "kept"), [(1, 1), (2, PER_EPOCH), (PER_EPOCH + 1, 2 * PER_EPOCH)])
 def test_a_run_that_is_stopped_keeps_every_iteration(
     data: Path, tmp_path: Path, run: Path, stop: int, kept: int
 ) -> None:
     folder = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Paused):
         train(data, folder, stop)
     whole, stopped = rows(run)[:kept], rows(folder)
     assert [row["loss"] for row in stopped] == [row["loss"] for row in whole]
@@ -401,7 +414,7 @@ def weights(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         content = load_file(folder / "best.safetensors") | changes
         kept = {name: array for name, array in content.items() if array is not None}
-        save_file(kept, folder / "best.safetensors")
+        save_weights(folder / "best.safetensors", kept)
 
     return change
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from mlpkit import (
     fit,
     train_net,
 )
+from mlpkit.history import History, Losses
 from mlpkit.seeding import epoch_order
 from mlpkit_backends import Backend, load
 
@@ -355,3 +358,123 @@ def test_numbers_that_are_none_from_the_start_are_not_the_learning_rates_fault()
     loss = CrossEntropy(backend="numpy")
     with pytest.raises(TrainingDiverged, match=r"nan at iteration 1: before any update"):
         fit(model, loss, SGD(model), split, split, batch_size=8, epochs=1, seed=0)
+
+
+def parts(backend: Backend, optimizer: str):
+    """A model with dropout, its loss, optimizer and the 50 images, for `fit`."""
+    model = MLP((48, 16, 3), keep_prob=0.8, dropout_seed=4, seed=4, backend=backend)
+    split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+    return model, CrossEntropy(backend=backend), OPTIMIZERS[optimizer](model), split, split
+
+
+class Left(Exception):  # noqa: N818
+    """Training was left."""
+
+
+def leave(after: int):
+    """A `pause` that leaves training the so-manieth time that it is called."""
+    calls = count(1)
+
+    def pause() -> None:
+        if next(calls) == after:
+            raise Left
+
+    return pause
+
+
+# Called after each chunk (6 iterations, 1 and 5 in the first epoch), each of the two evaluations'
+# one batch, and each epoch.
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6, 7, 11])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_training_goes_on_from_its_history(backend: Backend, optimizer: str, after: int) -> None:
+    settings = {"batch_size": 8, "epochs": 3, "seed": 4, "lr_decay": 0.5, "lr_decay_every": 1}
+    whole = fit(*(reference := parts(backend, optimizer)), **settings)
+    own, history = parts(backend, optimizer), History()
+    seen: list[Losses] = []
+
+    class Watch:
+        def iterations(self, done: int, total: int, losses: Losses) -> None:
+            seen.append(losses)
+
+        def epoch(self, number: int, epochs: int, history: History) -> None:
+            pass
+
+    with pytest.raises(Left):
+        fit(*own, **settings, history=history, watcher=Watch(), pause=leave(after))
+    seen[-1].read()
+    fit(*own, **settings, history=history)
+    assert history.losses == whole.losses
+    assert history.epochs == whole.epochs
+    assert history.best_epoch == whole.best_epoch
+    for (name, p), (_, q) in zip(own[0].parameters(), reference[0].parameters(), strict=True):
+        assert np.array_equal(backend.to_numpy(p), backend.to_numpy(q))
+        best = history.best_params[name], whole.best_params[name]
+        assert np.array_equal(*map(backend.to_numpy, best))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 100])
+def test_no_result_depends_on_the_chunks(chunk: int) -> None:
+    backend = load("numpy")
+    assert run(backend, chunk=chunk)[0].losses == run(backend)[0].losses
+
+
+def test_losses_that_are_taken_away_are_counted() -> None:
+    backend = load("numpy")
+    taken: list[float] = []
+
+    class Taking:
+        def iterations(self, done: int, total: int, losses: Losses) -> None:
+            taken.extend(losses.history.take(len(losses.read())))
+            assert losses.history.iterations == done == len(taken)
+
+        def epoch(self, number: int, epochs: int, history: History) -> None:
+            assert history.losses == []
+
+    history, _ = run(backend, watcher=Taking())
+    assert taken == run(backend)[0].losses
+    assert (history.losses, history.iterations) == ([], 30)
+
+
+def test_a_history_of_another_run() -> None:
+    with pytest.raises(ValueError, match=r"should have up to 6 more; it has 7 in all"):
+        run(load("numpy"), history=History(losses=[1.0] * 7))
+
+
+# The validation accuracies, patience, min_delta, and the epochs that are trained.
+STOPPING = [
+    ([0.1, 0.2, 0.3, 0.4], 1, 0.0, 4),
+    ([0.1, 0.1, 0.3, 0.4], 1, 0.0, 2),
+    ([0.1, 0.1, 0.3, 0.3, 0.2, 0.9], 2, 0.0, 5),
+    ([0.5, 0.51, 0.52, 0.53], 2, 0.05, 3),
+    ([0.5, 0.53, 0.56, 0.57], 2, 0.05, 4),  # 0.56 is more than 0.05 above 0.5, not above 0.53
+    ([0.5, 0.4, 0.4, 0.4], None, 0.0, 4),
+]
+
+
+@pytest.mark.parametrize(("accuracies", "patience", "min_delta", "trained"), STOPPING)
+def test_early_stopping(
+    monkeypatch: pytest.MonkeyPatch,
+    accuracies: list[float],
+    patience: int | None,
+    min_delta: float,
+    trained: int,
+) -> None:
+    scores = iter([score for val in accuracies for score in ((1.0, 0.9), (1.0, val))])
+    monkeypatch.setattr("mlpkit.training.evaluate", lambda *_, **settings: next(scores))
+    history, _ = run(load("numpy"), epochs=len(accuracies), patience=patience, min_delta=min_delta)
+    assert [epoch.val_acc for epoch in history.epochs] == accuracies[:trained]
+    assert history.best_epoch == 1 + int(np.argmax(accuracies[:trained]))
+    assert bool(history.stopped) == (trained < len(accuracies))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"patience": 0}, "patience must be at least 1 epoch; got 0"),
+        ({"min_delta": -0.1}, "min_delta must be 0 or more, and finite; got -0.1"),
+        ({"min_delta": float("nan")}, "min_delta must be 0 or more, and finite; got nan"),
+    ],
+)
+def test_patience_out_of_range(settings: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(load("numpy"), **settings)

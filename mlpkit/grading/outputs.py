@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..checkpoint import atomic
+from ..files import atomic
 from .interface import Grade, SectionResult
 
 PRINTED = 2000  # characters of a section's printed output in a report

@@ -1,0 +1,173 @@
+"""A training's record: losses, scores, the best parameters; and when it has gone on long enough."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any, overload
+
+import numpy as np
+
+from mlpkit_backends import Array, Backend
+
+from .model import Module
+
+
+class TrainingDiverged(ArithmeticError):  # noqa: N818 - the field's word for it
+    """The loss became NaN or infinite. `history` holds what was recorded before."""
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is recorded at the end of an epoch; losses are means, accuracies fractions."""
+
+    iteration: int
+    lr: float
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+
+
+class Epochs(Sequence[Epoch]):
+    """A list of Epoch that takes 48 bytes for each. rows: float64 (E, 6), an epoch's fields."""
+
+    def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
+        self.values = array("d")
+        for epoch in epochs:
+            self.append(epoch)
+
+    @property
+    def rows(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.array(self.values).reshape(-1, 6)
+
+    def append(self, epoch: Epoch) -> None:
+        """Add an epoch at the end."""
+        self.values.extend(astuple(epoch))
+
+    def __len__(self) -> int:
+        return len(self.values) // 6
+
+    @overload
+    def __getitem__(self, i: int) -> Epoch: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Epoch]: ...
+    def __getitem__(self, i: int | slice) -> Epoch | list[Epoch]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        first = 6 * range(len(self))[i]
+        iteration, *scores = self.values[first : first + 6]
+        return Epoch(int(iteration), *scores)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Epochs) and self.values == other.values
+
+    def __repr__(self) -> str:
+        return f"Epochs({list(self)})"
+
+
+@dataclass
+class History:
+    """A training run's record: every iteration's loss, every epoch's scores, the best parameters
+    (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
+    spent in iterations, in words how the backend ran them, and what ended training before its
+    last epoch ("" where nothing did)."""
+
+    losses: list[float] = field(default_factory=list, repr=False)
+    epochs: Epochs = field(default_factory=Epochs)
+    best_epoch: int = 0
+    best_params: dict[str, Array] = field(default_factory=dict, repr=False)
+    seconds: float = 0.0
+    how: str = ""
+    stopped: str = ""
+    taken: int = 0  # losses of the first iterations, which are no longer here
+
+    @property
+    def iterations(self) -> int:
+        """How many iterations have their loss recorded."""
+        return self.taken + len(self.losses)
+
+    def take(self, n: int) -> list[float]:
+        """Take the first n losses away, so that the record doesn't grow with the iterations."""
+        taken = self.losses[:n]
+        del self.losses[:n]
+        self.taken += len(taken)
+        return taken
+
+    def record(self, epoch: Epoch, model: Module) -> None:
+        """Add an epoch, and copy the parameters where it is the best so far."""
+        self.epochs.append(epoch)
+        if not self.best_epoch or epoch.val_acc > self.epochs[self.best_epoch - 1].val_acc:
+            self.best_epoch = len(self.epochs)
+            params = ((n, p) for layer in model.net.layers for n, p in layer.params.items())
+            self.best_params = {name: model.backend.copy(p) for name, p in params}
+
+
+class EarlyStopping:
+    """Ends training once `patience` epochs in a row have not raised the validation accuracy by more
+    than min_delta above what it was when it last did. patience: None for never."""
+
+    def __init__(self, patience: int | None, min_delta: float, epochs: Iterable[Epoch]) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience must be at least 1 epoch; got {patience}")
+        if not 0 <= min_delta < math.inf:
+            raise ValueError(f"min_delta must be 0 or more, and finite; got {min_delta}")
+        self.patience, self.min_delta = patience, min_delta
+        self.highest, self.waited = -math.inf, 0
+        for epoch in epochs:
+            self.see(epoch)
+
+    def see(self, epoch: Epoch) -> None:
+        """Count an epoch."""
+        self.waited += 1
+        if epoch.val_acc > self.highest + self.min_delta:
+            self.highest, self.waited = epoch.val_acc, 0
+
+    @property
+    def reason(self) -> str:
+        """Why training ends now; "" where it goes on."""
+        if self.patience is None or self.waited < self.patience:
+            return ""
+        margin = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        many = "epochs have" if self.patience > 1 else "epoch has"
+        return f"{self.patience} {many} not raised the validation accuracy{margin}"
+
+
+class Losses:
+    """The losses of an epoch's chunks, brought to the host when asked for. A watcher may take those
+    that it has read out of the history."""
+
+    def __init__(self, backend: Backend, history: History) -> None:
+        self.backend, self.history = backend, history
+        self.pending: list[Array] = []
+
+    def add(self, losses: Array) -> None:
+        """Note a chunk's losses, without waiting for them."""
+        self.pending.append(losses)
+
+    def read(self) -> list[float]:
+        """The losses that are in the history, with all noted so far. Raises TrainingDiverged."""
+        recorded = self.history.losses
+        while self.pending:
+            values = self.backend.to_numpy(self.pending.pop(0))
+            bad = np.flatnonzero(~np.isfinite(values))
+            if bad.size:
+                recorded += map(float, values[: bad[0]])
+                cause = (
+                    "training diverged; lower the learning rate (lr)"
+                    if self.history.iterations
+                    else "before any update: the images or the initial parameters hold numbers "
+                    "that are too large, infinite or NaN; mend those"
+                )
+                at = self.history.iterations + 1
+                raise TrainingDiverged(
+                    f"the loss became {values[bad[0]]} at iteration {at}: {cause}", self.history
+                )
+            recorded += map(float, values)
+        return recorded

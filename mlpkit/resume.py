@@ -1,0 +1,249 @@
+"""last.safetensors, from which a run goes on: what it holds, and how a run is brought back to it.
+
+Tensors: parameters.NAME; optimizer.STATE.NAME; best.NAME, the parameters of the best epoch;
+epochs, float64 (E, 6), every epoch's scores. The text `mlpkit.run` is a JSON object: configuration
+and versions, the iterations done, the optimizer's numbers (the decayed learning rate, Adam's t),
+and the length and SHA-256 of history.csv, which holds the losses. The order of the batches and the
+dropout masks come from the seed, the epoch and the iteration. No time is in it, so that a run that
+was stopped and resumed leaves the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpkit_backends import Array
+
+from .checkpoint import CheckpointError, HostArray, TensorFile, reading, save_weights
+from .history import Epoch, Epochs
+from .layers import Dropout
+from .optimizers import Optimizer
+from .run_files import RunError, check_config, check_types, read_config, without
+from .scoring import BEST
+
+if TYPE_CHECKING:
+    from .recording import Every
+    from .runs import Run
+
+LAST, PREVIOUS = "last.safetensors", "last.1.safetensors"
+RUN = "mlpkit.run"
+CONFIG_ALONE = "checkpoint_every"  # in config.json only: it decides no result
+
+# What may differ when a run goes on; of the second, some make other bits.
+FREE = ("name", "recipe", "epochs", "data", CONFIG_ALONE)
+ROUNDING = ("backend", "device", "threads", "versions")
+RECORD_TYPES: dict[str, tuple[type, ...]] = {
+    "config": (dict,),
+    "iterations": (int,),
+    "best_epoch": (int,),
+    "optimizer": (dict,),
+    "waiting": (list,),
+    "history_bytes": (int,),
+    "history_sha256": (str,),
+}
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has begun in the folder."""
+    return any((folder / name).is_file() for name in ("config.json", LAST, PREVIOUS))
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier start of the run has left, but its configuration."""
+    for name in ("summary.json", "curves.png", BEST, PREVIOUS, LAST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def states(optimizer: Optimizer) -> dict[str, dict[str, Array]]:
+    """The optimizer's arrays by parameter name, by the state's."""
+    return {name: value for name, value in vars(optimizer).items() if isinstance(value, dict)}
+
+
+def scalars(optimizer: Optimizer) -> dict[str, float]:
+    """The optimizer's numbers by name."""
+    return {
+        name: value for name, value in vars(optimizer).items() if isinstance(value, int | float)
+    }
+
+
+def save(run: Run) -> None:
+    """Write last.safetensors, once history.csv is on the disk; the one before becomes
+    last.1.safetensors."""
+    history, file = run.history, run.history_file
+    file.sync()
+    record = {
+        "config": run.config,
+        "iterations": history.iterations,
+        "best_epoch": history.best_epoch,
+        "optimizer": scalars(run.optimizer),
+        "waiting": history.losses,  # of an epoch's last iteration, for its scores
+        "history_bytes": file.length,
+        "history_sha256": file.sha256,
+    }
+    arrays: dict[str, HostArray] = {"epochs": history.epochs.rows}
+    parts = {"parameters": dict(run.model.parameters()), "best": history.best_params}
+    parts |= {f"optimizer.{name}": state for name, state in states(run.optimizer).items()}
+    for part, held in parts.items():
+        arrays |= {f"{part}.{name}": run.backend.to_numpy(a) for name, a in held.items()}
+    save_weights(
+        run.folder / LAST, arrays, {RUN: json.dumps(record)}, previous=run.folder / PREVIOUS
+    )
+
+
+def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
+    """Bring the run to its last good checkpoint, and its files with it. Whether there was one.
+
+    One that is damaged, or that history.csv doesn't agree with, is named, and the one before it
+    taken. Raises RunError where there are checkpoints and none is good, and for one of a run of
+    other settings or data.
+    """
+    damaged = []
+    for path in (run.folder / LAST, run.folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            with reading(path, checked=True) as file:
+                config = restore(run, file)
+        except CheckpointError as error:
+            say(f"{error}")
+            damaged.append(path.name)
+            continue
+        if path.name == PREVIOUS:  # else the next checkpoint would take its place
+            os.replace(path, run.folder / LAST)
+        (run.folder / "summary.json").unlink(missing_ok=True)
+        run.write_config(every)
+        if run.history.best_epoch:
+            run.save_best()
+        for line in differences(config, run.config):
+            say(line)
+        say(f"Going on with {run.folder} after iteration {run.history.iterations} ({path.name})")
+        return True
+    if damaged:
+        raise RunError(
+            f"no checkpoint of {run.folder} can be used ({' and '.join(damaged)} damaged): train "
+            "again, once the folder is removed"
+        )
+    say(f"{run.folder} has no checkpoint yet: starting from the beginning")
+    return False
+
+
+def restore(run: Run, file: TensorFile) -> dict[str, Any]:
+    """Bring the run to the checkpoint, and cut history.csv to it; the configuration that it was
+    written with. Raises CheckpointError, and RunError for another run's."""
+    record = read_record(file)
+    check_same(run, record["config"])
+    history, optimizer, copy = run.history, run.optimizer, run.backend.copy
+    iterations, epochs, waiting = record["iterations"], run_epochs(file), record["waiting"]
+    layers = run.model.net.layers
+    params = {name: p for layer in layers for name, p in layer.params.items()}
+    numbers = record["optimizer"]
+    if not 0 <= record["best_epoch"] <= len(epochs) or numbers.keys() != scalars(optimizer).keys():
+        raise file.damaged("it holds no such run's numbers")
+
+    def tensors(part: str) -> dict[str, Array]:
+        """Those of every parameter, on the device, one at a time."""
+        found = {}
+        for name, p in params.items():
+            key = f"{part}.{name}"
+            if key not in file.entries or file.entries[key].shape != tuple(p.shape):
+                raise file.damaged(f"it should hold {key} {tuple(p.shape)}")
+            found[name] = copy(run.backend.asarray(file.read(key), run.settings.dtype))
+        return found
+
+    try:
+        agrees = run.history_file.resume(record["history_bytes"], record["history_sha256"])
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} can't be read: {error.strerror}") from error
+    if not agrees:
+        raise CheckpointError(
+            f"{run.history_file.path} doesn't begin with the {record['history_bytes']} bytes that "
+            f"were there when {file.path.name} was written"
+        )
+    for layer in layers:
+        if isinstance(layer, Dropout):
+            layer.step = iterations
+    for name, array in tensors("parameters").items():
+        run.model.net.assign(name, array)
+    run.model.net.gather_params()
+    for name, state in states(optimizer).items():
+        state.clear()
+        state.update(tensors(f"optimizer.{name}"))
+    for name, value in numbers.items():
+        setattr(optimizer, name, value)
+    history.epochs, history.best_epoch = epochs, record["best_epoch"]
+    history.best_params = tensors("best") if history.best_epoch else {}
+    history.losses, history.taken = waiting, iterations - len(waiting)
+    config: dict[str, Any] = record["config"]
+    return config
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """A run's configuration, from config.json, or where that is damaged or gone from a checkpoint.
+    Raises RunError."""
+    try:
+        return read_config(folder)
+    except RunError:
+        for path in (folder / LAST, folder / PREVIOUS):
+            with suppress(CheckpointError), reading(path, checked=True) as file:
+                config: dict[str, Any] = read_record(file)["config"]
+                check_config(config, path)
+                return config
+        raise
+
+
+def read_record(file: TensorFile) -> dict[str, Any]:
+    """The JSON object of a checkpoint. Raises CheckpointError."""
+    try:
+        record = json.loads(file.metadata.get(RUN, "null"))
+        if not isinstance(record, dict):
+            raise RunError(f"{file.path} holds weights, not a run to go on with")
+        check_types(record, RECORD_TYPES, file.path)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(str(error)) from error
+    return record
+
+
+def run_epochs(file: TensorFile) -> Epochs:
+    """Every epoch's scores. Raises CheckpointError."""
+    entry = file.entries.get("epochs")
+    if entry is None or entry.shape[1:] != (len(fields(Epoch)),) or entry.dtype != "f8":
+        raise file.damaged("it should hold epochs, float64 (E, 6)")
+    return Epochs(Epoch(int(i), *scores) for i, *scores in file.read("epochs").tolist())
+
+
+def check_same(run: Run, recorded: dict[str, Any]) -> None:
+    """RunError where a run with that configuration is another one than the run."""
+    for key, value in without(run.config, (*FREE, *ROUNDING)).items():
+        if recorded.get(key) == value:
+            continue
+        if key == "data_sha256":
+            raise RunError(
+                f"{run.data.folder} holds other data than {run.folder} was trained with: name "
+                "that data's folder with --data"
+            )
+        raise RunError(
+            f"{run.folder} was trained with {key} {recorded.get(key)}, and {value} is asked for: "
+            "name another folder with --out, or leave that out"
+        )
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What makes other bits from here on, in a line; none where all is as it was."""
+    changed = [
+        f"{key} {before.get(key)} before, now {now[key]}"
+        for key in ROUNDING[:-1]
+        if before.get(key) != now[key]
+    ]
+    old, new = before.get("versions", {}), now["versions"]
+    changed += [
+        f"{package} {old.get(package)} before, now {new.get(package)}"
+        for package in sorted({*old, *new})
+        if old.get(package) != new.get(package)
+    ]
+    return [f"The bits may differ from here on: {'; '.join(changed)}"] if changed else []

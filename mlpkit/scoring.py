@@ -1,0 +1,76 @@
+"""A run's best weights: read back, and scored again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpkit_backends import Backend, load
+
+from .checkpoint import load_weights
+from .datasets import Dataset, Split, load_dataset
+from .evaluation import Batches, evaluate
+from .losses import CrossEntropy
+from .matfile import IMAGE
+from .model import Module
+from .provenance import data_hashes
+from .recipes import build_network
+from .run_files import RunError, read_config, run_data
+
+BEST = "best.safetensors"
+MEAN_IMAGE = "mean_image"  # beside the weights, so that they can score any data
+
+
+def on_device(backend: Backend, split: Split, dtype: str, mean: Any) -> Batches:
+    """A split as batches on a backend's device, centred on the mean image."""
+    return Batches.of(backend, split.images, split.labels, dtype, mean)
+
+
+def load_run(
+    folder: Path | str, backend: str | Backend | None = None
+) -> tuple[Module, NDArray[np.float64]]:
+    """A run's network with its best weights, and the mean image (32, 32, 3) it was trained with:
+    its input is images / 255 less that. Raises RunError, CheckpointError."""
+    folder = Path(folder)
+    config = read_config(folder)
+    model = build_network(config["net"], config["keep_prob"], 0, config["dtype"], load(backend))
+    if not (folder / BEST).is_file():
+        raise RunError(
+            f"{folder} has no {BEST}: it was stopped before the end of its first epoch; `mlpkit "
+            f"train --resume {folder}` goes on with it"
+        )
+    weights = load_weights(folder / BEST, checked=True)
+    expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}
+    for name, shape in expected.items():
+        came = f"has the shape {weights[name].shape}" if name in weights else "is missing"
+        if name not in weights or weights[name].shape != shape:
+            raise RunError(
+                f"{folder / BEST} should hold {name} {shape} for the network {config['net']}; "
+                f"it {came}: train again"
+            )
+    model.net.load(weights, report=lambda line: None)
+    return model, weights[MEAN_IMAGE]
+
+
+def evaluate_run(
+    folder: Path, data_folder: Path | None, backend: str | Backend | None
+) -> tuple[Dataset, dict[str, tuple[float, float]], bool]:
+    """The data, (loss, accuracy) of a run's best weights on its validation and test splits, and
+    whether the data's files are those that the run was trained with.
+
+    data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
+    """
+    config = read_config(folder)
+    model, mean = load_run(folder, backend)
+    val_size = config["val_size"] if data_folder is None else None
+    data = load_dataset(data_folder or run_data(config), val_size)
+    loss_func = CrossEntropy(backend=model.backend)
+    with model.backend.failures():
+        scores = {
+            split: evaluate(model, loss_func, on_device(model.backend, part, config["dtype"], mean))
+            for split, part in (("val", data.val), ("test", data.test))
+        }
+    return data, scores, data_hashes(data.folder) == config.get("data_sha256")

@@ -1,0 +1,75 @@
+"""Ctrl-C and SIGTERM: what they raise, and how a training holds them back until it can be left."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class Stopped(BaseException):
+    """A signal ends the command. `status`: the exit status that says so, 128 and its number;
+    `advice`: the command that goes on, if any does."""
+
+    advice = ""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {NAMES[signal.Signals(number)]}")
+        self.status = 128 + number
+
+
+class Paused(Stopped):
+    """The same, raised where what is under way can be saved and gone on with."""
+
+
+def stop(number: int, frame: Any = None) -> None:
+    """A handler that raises Stopped wherever the process is."""
+    raise Stopped(number)
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
+    """Both signals go to the handler within the block, but where they were told to be ignored, as
+    nohup and & do. Only the main thread hears signals: in another this does nothing."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in NAMES:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class Holding:
+    """What `hold` yields: from the first `check` on, a signal waits for the next, which raises
+    Paused. Before that, as a second one does, it stops at once."""
+
+    def __init__(self) -> None:
+        self.begun, self.number = False, 0
+
+    def hear(self, number: int, frame: Any = None) -> None:
+        """The handler."""
+        if self.number or not self.begun:
+            raise Stopped(number)
+        self.number = number
+
+    def check(self) -> None:
+        """Raise Paused where a signal has come."""
+        self.begun = True
+        if self.number:
+            raise Paused(self.number)
+
+
+@contextmanager
+def hold() -> Iterator[Holding]:
+    """Signals wait, within the block, for a moment at which training can be left."""
+    holding = Holding()
+    with handled(holding.hear):
+        yield holding

@@ -1,0 +1,65 @@
+"""Signals: held back until training can be left, and at once the second time."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from mlpkit.signals import Paused, Stopped, handled, hold
+
+posix = pytest.mark.skipif(os.name != "posix", reason="sends itself signals")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+)
+def test_a_signal_waits_for_the_next_check(number: int, status: int, said: str) -> None:
+    before = signal.getsignal(number)
+    with hold() as held:
+        held.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Paused) as caught:
+            held.check()
+    assert (caught.value.status, str(caught.value)) == (status, said)
+    assert signal.getsignal(number) is before
+
+
+@posix
+def test_before_the_first_check_and_the_second_time_it_stops_at_once() -> None:
+    for checks in (0, 1):
+        with hold() as held:
+            for _ in range(checks):
+                held.check()
+                os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Stopped) as caught:
+                os.kill(os.getpid(), signal.SIGINT)
+        assert not isinstance(caught.value, Paused)
+        assert caught.value.status == 130
+
+
+@posix
+def test_what_is_told_to_be_ignored_is() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handled():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_hears_none() -> None:
+    heard = []
+
+    def run() -> None:
+        with hold() as held:
+            held.check()
+            heard.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert heard == [signal.getsignal(signal.SIGINT)]

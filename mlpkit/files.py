@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -76,22 +76,27 @@ def remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool]:
     """Within the block, no other process gets into one of the same folder: it gets a
-    BlockingIOError. The lock goes with the process, however that ends."""
+    BlockingIOError or, where it has something to say before it waits, waits. The lock goes with the
+    process, however that ends. False where the system or the folder's has no locks."""
     if fcntl is None:
-        yield
+        yield False
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                yield False  # some network file systems have none
+                return
+            if wait is None:
                 raise BlockingIOError(
                     errno.EWOULDBLOCK, "another process is at work in it", str(folder)
                 ) from error
-            # A file system that knows no locks: as on Windows.
-        yield
+            wait()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield True
     finally:
         os.close(handle)

@@ -36,7 +36,8 @@ class Epoch:
 
 
 class Epochs(Sequence[Epoch]):
-    """A list of Epoch that takes 48 bytes for each. rows: float64 (E, 6), an epoch's fields."""
+    """A list of Epoch that takes 48 bytes for each. rows: float64 (E, 6), an epoch's fields, in
+    their own memory: no epoch can be added while they are held."""
 
     def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
         self.values = array("d")
@@ -45,7 +46,7 @@ class Epochs(Sequence[Epoch]):
 
     @property
     def rows(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array(self.values).reshape(-1, 6)
+        return np.frombuffer(self.values or b"").reshape(-1, 6)
 
     def append(self, epoch: Epoch) -> None:
         """Add an epoch at the end."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .files import locked
 
 PREFIX = ".making-"
 
@@ -21,8 +22,12 @@ def scratch(folder: Path) -> Iterator[Path]:
     from within names the folder, as the new one's name tells a user nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder) as locked:
-        if locked:
+
+    def wait() -> None:
+        print(f"Waiting for another mlpkit at work in {folder}/", file=sys.stderr)
+
+    with locked(folder, wait=wait) as others_are_gone:
+        if others_are_gone:
             for left in folder.glob(f"{PREFIX}*"):
                 shutil.rmtree(left, ignore_errors=True)
         try:
@@ -32,27 +37,3 @@ def scratch(folder: Path) -> Iterator[Path]:
             if error.filename is None or PREFIX in str(error.filename):
                 error.filename, error.filename2 = str(folder), None
             raise
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock, which ends with the process; False where there are no such locks."""
-    try:
-        import fcntl
-
-        held = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield False
-        return
-    locked = True
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another mlpkit at work in {folder}/", file=sys.stderr)
-            fcntl.flock(held, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have none
-            locked = False
-        yield locked
-    finally:
-        os.close(held)

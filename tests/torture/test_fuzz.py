@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +21,13 @@ import pytest
 from safetensors.numpy import save
 from scipy.io import savemat
 
-from mlpkit.checkpoint import CheckpointError, load_weights
+from mlpkit.checkpoint import CheckpointError, as_bytes, load_weights, make_header
 from mlpkit.grading.packing import SubmissionError, bring, remove
 from mlpkit.grading.rubric import reweigh
 from mlpkit.grading.sections import SECTIONS
 from mlpkit.grading.weights import load_npz
 from mlpkit.matfile import DataError, read_mat
+from mlpkit.resume import RUN, read_record
 from mlpkit.run_files import RunError, read_config, read_history, read_json
 
 PROCESSES = 2
@@ -71,6 +73,11 @@ HISTORY = (
     b"1,1,,2.3,,,,\r\n2,1,0.001,2.25,2.2,0.25,2.1,0.5\r\n"
 )
 SMALL = {"fc1_w": np.ones((3, 2), np.float32), "fc1_b": np.zeros(2, np.float32)}
+CHECKED = make_header(SMALL, {"text": "of a run"}) + b"".join(map(as_bytes, SMALL.values()))
+RECORD = json.dumps(
+    {"config": {"net": "4", "lr": 1e-3}, "iterations": 2, "best_epoch": 1, "waiting": [2.25],
+     "optimizer": {"lr": 1e-3, "t": 2}, "history_bytes": 101, "history_sha256": "0" * 64}
+).encode()  # fmt: skip
 
 
 def zip_of(method: int) -> bytes:
@@ -89,6 +96,12 @@ def read_submission(path: Path) -> None:
         bring(path, place)
     finally:
         remove(place)
+
+
+def read_checkpoint_record(path: Path) -> None:
+    """What a checkpoint says of its run, as if it had got past the checksums."""
+    text = path.read_bytes().decode("latin-1")
+    read_record(SimpleNamespace(path=path, metadata={RUN: text}))  # type: ignore[arg-type]
 
 
 def read_images(path: Path) -> None:
@@ -115,7 +128,12 @@ READERS = {
         ValueError,
         5,
     ),
-    ".safetensors": Reader(load_weights, "best.safetensors", (save(SMALL),), CheckpointError, 10),
+    ".safetensors": Reader(
+        load_weights, "best.safetensors", (save(SMALL), CHECKED), CheckpointError, 15
+    ),
+    "checkpoint's record": Reader(
+        read_checkpoint_record, "last.safetensors", (RECORD,), CheckpointError, 5
+    ),
     ".npz": Reader(
         load_npz,
         "w.npz",

@@ -6,32 +6,17 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from . import __version__, cli_check, cli_grading, cli_report, cli_train
 from .cli_train import DATA_HELP, BackendOption, ThreadsOption
 from .recipes import check_dtype
 from .signals import Stopped, handled
 
-
-class Commands(TyperGroup):
-    """Commands that Ctrl-C ends with a word and exit status 130, SIGTERM with 143, in every version
-    of typer."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            with handled():
-                return super().invoke(ctx)
-        except Stopped as stopped:
-            fail(f"{stopped}{stopped.advice and f'; go on: {stopped.advice}'}", stopped.status)
-
-
 app = typer.Typer(
     name="mlpkit",
-    cls=Commands,
     help="Multilayer perceptrons from scratch: one seed, one result, on every backend.",
     no_args_is_help=True,
     add_completion=False,
@@ -43,9 +28,13 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """The entry point: what a user can mend is a sentence and exit status 2."""
+    """The entry point: what a user can mend is a sentence and exit status 2, and a signal a word
+    and its own status."""
     try:
-        app(prog_name="mlpkit")
+        with handled():
+            app(prog_name="mlpkit")
+    except Stopped as stopped:
+        fail(f"{stopped}{stopped.advice and f'; go on: {stopped.advice}'}", stopped.status)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("MLPKIT_TRACEBACK"):
             raise

@@ -1,7 +1,8 @@
-"""`mlpkit check`: the contract's sections on a backend, each error beside its tolerance."""
+"""`mlpkit check`: the contract's sections, each error beside its tolerance."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,44 +13,61 @@ if TYPE_CHECKING:
 
 
 def check(
+    submission: Annotated[
+        Path | None, typer.Argument(help="A folder, .zip or .py file. Default: mlpkit itself.")
+    ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="cupy, numba, numpy or auto: the first of these that runs here."),
+        typer.Option(help="Of mlpkit itself: cupy, numba, numpy or auto, which takes the first."),
     ] = None,
     section: Annotated[
         str | None,
         typer.Option(help="Only the sections with these words in their names, as in 'fc back'."),
     ] = None,
 ) -> None:
-    """Check mlpkit by the assignment's sections.
+    """Check a submission, or mlpkit itself, in a terminal.
 
-    Exit status 0: full marks; 1: points lost.
+    Exit status 0: full marks; 1: points lost; 2: it could not be checked.
     """
+    from .grading.batch import grade_submission
     from .grading.grading import grade
     from .grading.local import reference
+    from .grading.outputs import summary
     from .grading.sections import find_sections
 
-    grades = grade(reference(backend), find_sections(section), "mlpkit", Printer())
-    print(f"\n{grades.score:g} of {grades.points:g} points")
-    if grades.score < grades.points:
+    sections = find_sections(section)
+    if submission is None:
+        result = grade(reference(backend), sections, "mlpkit", Printer())
+    elif backend is not None:
+        raise ValueError("--backend is for mlpkit itself: a submission runs on NumPy; leave it out")
+    else:
+        result = grade_submission(submission, str(submission), sections, watch=Printer())
+    if result.error:
+        raise ValueError(summary(result))
+    print(f"\n{result.score:g} of {result.points:g} points")
+    if result.score < result.points:
         raise typer.Exit(1)
 
 
 class Printer:
-    """Prints each part's comparisons as they come, under their section's name."""
+    """Prints each part's comparisons as they come, under their section's name; an error that comes
+    again and again, once."""
 
     def __init__(self) -> None:
-        self.section = ""
+        self.section = self.error = ""
 
     def __call__(self, section: Section, part: Part, outcome: Outcome) -> None:
         """A line for each comparison, and what is wrong where it failed."""
         from .grading.comparing import Check
+        from .grading.outputs import clean
 
         if section.name != self.section:
             print(f"{section.name}, {section.points:g} points")
             self.section = section.name
         if outcome.error:
-            print(f"    {part.name}: {outcome.error}")
+            if outcome.error != self.error:
+                print(clean(f"    {part.name}: {outcome.error}"))
+            self.error = outcome.error
         elif isinstance(part.check, Check):
             for measured in part.check.measure(outcome.arrays):
                 print("\n".join(lines_of(part, measured)))
@@ -57,7 +75,7 @@ class Printer:
 
 def lines_of(part: Part, measured: Measured) -> list[str]:
     """A comparison's error and tolerance; where it failed, its details and hint."""
-    what = part.name if measured.what in (part.name, "out") else f"{part.name}: {measured.what}"
+    what = part.name if measured.what == part.name else f"{part.name}: {measured.what}"
     state = "ok" if measured.passed else "FAILED"
     lines = [f"    {what:<60} {measured.error:9.2e} <= {measured.tolerance:8.2e}  {state}"]
     if not measured.passed:

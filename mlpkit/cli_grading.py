@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,9 @@ def grade(
         Path | None, typer.Option(help="Trained weights to score, .safetensors or .npz.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The data for --weights, a folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Gradescope's results.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Gradescope's results.json, of one submission.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="A report in Markdown.")] = None,
     csv: Annotated[Path | None, typer.Option(help="A row for each submission.")] = None,
@@ -25,6 +29,7 @@ def grade(
         Path | None, typer.Option(help="JSON: points by section, for those that differ.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each task.")] = 120.0,
+    total: Annotated[float, typer.Option(help="Seconds for all tasks of a submission.")] = 300.0,
     memory: Annotated[int, typer.Option(help="MB of memory for each process.")] = 600,
     backend: Annotated[
         str | None, typer.Option(help="Of mlpkit itself: cupy, numba, numpy or auto.")
@@ -35,17 +40,17 @@ def grade(
 ) -> None:
     """Grade submissions of the assignment, or mlpkit itself.
 
-    Exit status: 0 for full marks, 1 for points lost, 2 where it could not grade.
+    Each is written down as soon as it is graded. Exit status: 0 for full marks, 1 for points lost,
+    2 where one could not be graded.
     """
     from dataclasses import replace
 
     from .grading import outputs
+    from .grading.batch import grade_submission, short_names
     from .grading.grading import grade as grade_with
     from .grading.interface import Grade
     from .grading.local import reference
-    from .grading.packing import SubmissionError
     from .grading.rubric import reweigh
-    from .grading.sandbox import SandboxRunner
     from .grading.sections import SECTIONS
     from .grading.starter import write_starter
     from .grading.weights import SECTION, score_weights
@@ -55,10 +60,10 @@ def grade(
         write_starter(starter)
         print(f"{starter}/lib holds the assignment's skeleton: write each body, then grade it")
         return
-    if not (timeout > 0 and timeout < 86400) or memory < 64:
+    if not all(0 < seconds < 86400 for seconds in (timeout, total)) or memory < 64:
         raise ValueError(
-            f"a timeout above 0 s, up to a day, and 64 MB or more are expected; got {timeout:g} s "
-            f"and {memory} MB"
+            "--timeout and --total above 0 s, up to a day, and 64 MB or more are expected; got "
+            f"{timeout:g} s, {total:g} s and {memory} MB"
         )
     places = {"out": out, "junit": junit, "markdown": markdown, "csv": csv}
     for place in places.values():
@@ -66,35 +71,38 @@ def grade(
             check_place(place)
     if submissions and backend is not None:
         raise ValueError("--backend is for mlpkit itself: a submission runs on NumPy; leave it out")
+    named = short_names(submissions or [])
+    if out is not None and len(named) > 1:
+        raise ValueError(
+            f"--out writes Gradescope's file, which is of one submission; got {len(named)}: grade "
+            "them one by one, or use --csv, --markdown or --junit"
+        )
     sections = SECTIONS if rubric is None else reweigh(SECTIONS, rubric)
     if (weights is None) != (data is None):
         raise ValueError("--weights and --data go together: give both or neither")
-    grades, scored = [], None
+    scored = []
     if weights is not None and data is not None:
         points = next(section.points for section in sections if section.name == SECTION)
-        scored = score_weights(weights, data, points)
+        scored.append(score_weights(weights, data, points))
         sections = tuple(section for section in sections if section.name != SECTION)
-    if scored is not None and not submissions:
-        grades.append(Grade(weights.name if weights else "", (scored,)))
-    elif not submissions:
-        grades.append(grade_with(reference(backend), sections, "mlpkit"))
-    refused = []
-    for path in submissions or []:
-        try:
-            with SandboxRunner(path, timeout, memory) as runner:
-                grades.append(grade_with(runner, sections, path.name))
-        except (SubmissionError, OSError) as error:
-            refused.append(f"{path.name} could not be graded: {error}")
-    if scored is not None and submissions:
-        grades = [replace(each, sections=(*each.sections, scored)) for each in grades]
-    for each in grades:
-        outputs.show(each)
-    if grades:
+    grades: list[Grade] = []
+
+    def keep(result: Grade) -> None:
+        grades.append(replace(result, sections=(*result.sections, *scored)))
+        outputs.show(grades[-1])
         outputs.write(grades, places)
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if scored and weights and not named:
+        keep(Grade(weights.name, ()))
+    elif not named:
+        keep(grade_with(reference(backend), sections, "mlpkit"))
+    for name, path in named.items():
+        keep(grade_submission(path, name, sections, timeout, memory, total))
+    if len(grades) > 1:
+        outputs.show_all(grades)
+    refused = [outputs.summary(each) for each in grades if each.error]
     if refused:
         raise ValueError("; ".join(refused))
-    statuses = [section.status for each in grades for section in each.sections]
-    if "error" in statuses:
-        raise typer.Exit(2)
-    if any(status != "passed" for status in statuses):
+    if any(section.status != "passed" for each in grades for section in each.sections):
         raise typer.Exit(1)

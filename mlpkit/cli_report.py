@@ -16,7 +16,9 @@ RunsArgument = Annotated[
 
 def report(
     runs: RunsArgument,
-    pdf: Annotated[Path, typer.Option(help="The file to write.")] = Path("problem_1_solution.pdf"),
+    pdf: Annotated[Path, typer.Option("--pdf", "--out", help="The file to write.")] = Path(
+        "problem_1_solution.pdf"
+    ),
 ) -> None:
     """Write the four-item report of five runs."""
     from .report import write_report

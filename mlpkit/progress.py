@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,13 +56,22 @@ def making_data(choice: str | None) -> Path:
         return find_data(choice, progress=progress)
 
 
+class LastingConsole(Console):
+    """Where nobody reads any longer, as after `| head`, training goes on without a word."""
+
+    def on_broken_pipe(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 class TrainingDisplay:
     """The lines of `mlpkit train`: what runs where, then each epoch; between them the loss, the
     rate and the time left. A context manager, which takes the live line away at its end."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = LastingConsole(highlight=False, soft_wrap=True)
         self.live = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -126,12 +137,13 @@ class TrainingDisplay:
     def epoch(self, number: int, epochs: int, history: History) -> None:
         """An epoch's scores."""
         last, (seconds, iterations) = history.epochs[-1], self.before
-        rate = (last.iteration - iterations) / (history.seconds - seconds)
+        trained, took = last.iteration - iterations, history.seconds - seconds
+        rate = f"   {trained / took:.0f} it/s" if trained else ""  # resumed at the epoch's end
         self.before = (history.seconds, last.iteration)
         self.seen = (time.perf_counter(), last.iteration)
         self.say(
             f"{f'{number} / {epochs}':>9}   {last.train_loss:8.4f} {last.val_loss:10.4f}"
-            f"   {last.train_acc:8.1%} {last.val_acc:10.1%}   {rate:.0f} it/s"
+            f"   {last.train_acc:8.1%} {last.val_acc:10.1%}{rate}"
         )
 
 

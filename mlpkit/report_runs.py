@@ -149,7 +149,8 @@ def read_run(folder: Path, recipe: str) -> ReportRun:
     if epochs != config["epochs"] or not (folder / "summary.json").is_file():
         raise RunError(
             f"{folder}, {recipe}'s run, was stopped early, after {epochs} of "
-            f"{count_epochs(config['epochs'])}: `mlpkit train --resume {folder}` goes on with it"
+            f"{count_epochs(config['epochs'])}, or its history.csv is damaged: "
+            f"`mlpkit train --resume {folder}` goes on with it"
         )
     summary = read_json(folder / "summary.json", {"test_accuracy": (float, int)})
     run = ReportRun(folder, recipe, config, history, summary["test_accuracy"])

@@ -126,10 +126,11 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
         return True
     if damaged:
         raise RunError(
-            f"no checkpoint of {run.folder} can be used ({' and '.join(damaged)} damaged): train "
-            "again, once the folder is removed"
+            f"{run.folder} can't be gone on with from {' or '.join(damaged)}, as said above: "
+            f"`mlpkit eval {run.folder}` scores what it has learnt; to train again, name another "
+            "folder with --out"
         )
-    say(f"{run.folder} has no checkpoint yet: starting from the beginning")
+    say(f"{run.folder} has no checkpoint: starting from the beginning")
     return False
 
 
@@ -158,8 +159,8 @@ def restore(run: Run, file: TensorFile) -> dict[str, Any]:
 
     try:
         agrees = run.history_file.resume(record["history_bytes"], record["history_sha256"])
-    except OSError as error:
-        raise CheckpointError(f"{error.filename} can't be read: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{error.filename} is missing") from error
     if not agrees:
         raise CheckpointError(
             f"{run.history_file.path} doesn't begin with the {record['history_bytes']} bytes that "

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: what they raise, and how a training holds them back until it can be left."""
+"""Ctrl-C, SIGTERM and SIGHUP: what they raise, and how a training holds them back until it can be
+left."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+if hasattr(signal, "SIGHUP"):  # the terminal is closed; not on Windows
+    NAMES[signal.SIGHUP] = "SIGHUP"
 
 
 class Stopped(BaseException):
@@ -33,7 +36,7 @@ def stop(number: int, frame: Any = None) -> None:
 
 @contextmanager
 def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
-    """Both signals go to the handler within the block, but where they were told to be ignored, as
+    """All of them go to the handler within the block, but where they were told to be ignored, as
     nohup and & do. Only the main thread hears signals: in another this does nothing."""
     before = {}
     if threading.current_thread() is threading.main_thread():

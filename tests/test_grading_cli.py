@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_the_exit_status(mlpkit: Mlpkit) -> None:
     assert mlpkit("right.py")[0] == 0
     status, out, _ = mlpkit("wrong.py")
     assert status == 1
-    assert "dx: relative error" in out
+    assert f"{BACKWARD}: dx\n    relative error" in out
 
 
 def test_what_is_written(mlpkit: Mlpkit, tmp_path: Path) -> None:
@@ -96,14 +97,14 @@ def test_what_is_written(mlpkit: Mlpkit, tmp_path: Path) -> None:
     suite = ElementTree.parse(tmp_path / "junit1").getroot()[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
     assert f"| {BACKWARD} | 0 | 2 |" in (tmp_path / "markdown1").read_text()
-    assert rows(tmp_path / "csv1") == [["wrong.py", "2", "0", "2", "4"]]
+    assert rows(tmp_path / "csv1") == [["wrong.py", "2", "0", "2", "4", ""]]
     assert (tmp_path / "csv1").read_text() == (tmp_path / "csv2").read_text()
 
 
 def rows(path: Path) -> list[list[str]]:
     """A CSV file's rows below its head, which is checked."""
     head, *found = csv.reader(path.read_text().splitlines())
-    assert head == ["submission", FORWARD, BACKWARD, "score", "points"]
+    assert head == ["submission", FORWARD, BACKWARD, "score", "points", "error"]
     return found
 
 
@@ -117,15 +118,63 @@ def test_an_unreadable_one_among_several(mlpkit: Mlpkit, tmp_path: Path) -> None
     assert "gone could not be graded: " in err
     assert err.count("\n") == 1
     assert rows(tmp_path / "table.csv") == [
-        ["good.zip", "2", "2", "4", "4"],
-        ["wrong.py", "2", "0", "2", "4"],
+        ["good.zip", "2", "2", "4", "4", ""],
+        ["bad.zip", "", "", "", "4", "bad.zip is not a readable zip: zip it again"],
+        ["gone", "", "", "", "4", "gone does not exist: name a folder, a .zip or a .py file"],
+        ["wrong.py", "2", "0", "2", "4", ""],
     ]
+
+
+def test_what_cannot_be_graded_is_written_down_too(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert mlpkit("empty", "--out=out", "--junit=junit")[0] == 2
+    content = json.loads((tmp_path / "out").read_text())
+    assert content["score"] == 0
+    assert content["output"].startswith("empty could not be graded: it has none of lib/mlp/")
+    assert {test["status"] for test in content["tests"]} == {"failed"}
+    suite = ElementTree.parse(tmp_path / "junit").getroot()[0]
+    assert (suite.get("tests"), suite.get("errors")) == ("2", "2")
+    (tmp_path / "empty" / "hw.ipynb").write_text("{}")
+    refused(mlpkit("empty"), "empty could not be graded: a notebook can't be graded")
+
+
+def test_an_endless_import_costs_one_limit(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text("while True: pass")
+    start = time.monotonic()
+    status, out, _ = mlpkit("loop.py", "--timeout", "1")
+    assert (status, out.count("the time limit of 1 s was reached")) == (1, 1)
+    assert time.monotonic() - start < 15  # two sections alone would take longer than one limit
+
+
+def test_the_limit_for_all(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text(RIGHT.replace("self.x = x", "while True: pass"))
+    status, out, _ = mlpkit("loop.py", "--timeout", "5", "--total", "1")
+    assert status == 1
+    assert "the limit of 1 s for all was reached: it was stopped" in out
+    assert "the limit of 1 s for all was reached: it wasn't run" in out
+
+
+def test_a_syntax_error_is_said_once_at_its_line(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    (tmp_path / "typo.py").write_text("import os\nx = = 1\n")
+    status, out, _ = mlpkit("typo.py")
+    assert status == 1
+    assert out.count("SyntaxError in typo.py, line 2: invalid syntax: x = = 1") == 1
+
+
+def test_names_that_differ(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    for course in ("c1", "c2"):
+        (tmp_path / course).mkdir()
+        (tmp_path / course / "alice.py").write_text(RIGHT)
+    assert mlpkit("c1/alice.py", "c2/alice.py", "right.py", "--csv", "table.csv")[0] == 0
+    assert [row[0] for row in rows(tmp_path / "table.csv")] == [
+        "c1/alice.py", "c2/alice.py", "right.py"
+    ]  # fmt: skip
 
 
 def test_a_rubric(mlpkit: Mlpkit, tmp_path: Path) -> None:
     (tmp_path / "rubric.json").write_text(f'{{"{BACKWARD}": 7}}')
     assert mlpkit("right.py", "--rubric", "rubric.json", "--csv", "table.csv")[0] == 0
-    assert rows(tmp_path / "table.csv") == [["right.py", "2", "7", "9", "9"]]
+    assert rows(tmp_path / "table.csv") == [["right.py", "2", "7", "9", "9", ""]]
 
 
 @pytest.mark.parametrize(
@@ -146,11 +195,12 @@ def test_a_wrong_rubric(mlpkit: Mlpkit, tmp_path: Path, content: bytes, said: st
     [
         ("bad.zip", "bad.zip could not be graded: "),
         ("gone.py", "gone.py could not be graded: "),
-        ("right.py --timeout 0", "a timeout above 0 s"),
-        ("right.py --timeout nan", "a timeout above 0 s"),
+        ("right.py --timeout 0", "--total above 0 s"),
+        ("right.py --timeout nan", "--total above 0 s"),
         ("right.py --memory 1", "64 MB or more"),
         ("right.py --out gone/results.json", "there is no folder gone"),
         ("right.py --out .", "is a folder"),
+        ("right.py wrong.py --out results.json", "of one submission; got 2"),
         ("right.py --backend numpy", "--backend is for mlpkit itself"),
         ("right.py --weights w.npz", "give both or neither"),
         ("right.py --rubric gone.json", "gone.json can't be read"),
@@ -165,7 +215,7 @@ def test_the_starter(mlpkit: Mlpkit, tmp_path: Path) -> None:
     assert mlpkit("--starter", "new")[0] == 0
     assert (tmp_path / "new" / "lib" / "optim.py").is_file()
     assert mlpkit("new", "--csv", "table.csv")[0] == 1
-    assert rows(tmp_path / "table.csv") == [["new", "0", "0", "0", "4"]]
+    assert rows(tmp_path / "table.csv") == [["new", "0", "0", "0", "4", ""]]
 
 
 class Trap:

@@ -42,7 +42,7 @@ class leaky_relu:
         return np.zeros_like(dout)
 """
 # What backward() does, and what is said of it. Those that go on give a wrong answer in the end.
-WRONG = "dx: relative error"
+WRONG = "relative error"
 HOSTILE = {
     "endless loop": ("while True: pass", "time limit of 2 s"),
     "fork bomb": (

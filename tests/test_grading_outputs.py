@@ -29,7 +29,7 @@ def graded(seconds: float = 0.5) -> Grade:
 
 
 def test_gradescope() -> None:
-    content = json.loads(outputs.gradescope([graded()]))
+    content = json.loads(outputs.gradescope(graded()))
     assert content["execution_time"] == 1.5
     assert content["score"] == 3
     tests = content["tests"]
@@ -41,7 +41,7 @@ def test_gradescope() -> None:
 
 
 def test_twenty_regrades_differ_in_times_alone() -> None:
-    contents = [json.loads(outputs.gradescope([graded(i)])) for i in range(20)]
+    contents = [json.loads(outputs.gradescope(graded(i))) for i in range(20)]
     assert len({content.pop("execution_time") for content in contents}) == 20
     assert all(content == contents[0] for content in contents)
 
@@ -57,8 +57,8 @@ def test_files(tmp_path: Path) -> None:
     places = {name: tmp_path / name for name in outputs.FORMATS}
     outputs.write([graded(), graded()], dict(places))
     rows = list(csv.reader(places["csv"].read_text().splitlines()))
-    assert rows[0] == ["submission", "One", "Two", "Three", "score", "points"]
-    assert rows[1:] == [["s.zip", "2", "1", "0", "3", "9"]] * 2
+    assert rows[0] == ["submission", "One", "Two", "Three", "score", "points", "error"]
+    assert rows[1:] == [["s.zip", "2", "1", "", "", "9", "no fork"]] * 2
     assert places["markdown"].read_text().count("| Two | 1 | 2 |") == 2
     assert {path.name for path in tmp_path.iterdir()} == set(outputs.FORMATS)
 

@@ -45,7 +45,7 @@ def answer(tools: Path, code: str, timeout: float = 10.0) -> Outcome:
     path.write_text(
         f"import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n{body}"
     )
-    with SandboxRunner(path, timeout, 600, tools) as runner:
+    with SandboxRunner(path, timeout, 600, tasks=tools) as runner:
         return runner.run(Task("double", {"x": X}))
 
 

@@ -332,7 +332,8 @@ def without_end(run: Path) -> None:
         ({"optimizer": "sgd"}, r"are both sgd's: leave one out"),
         (
             {"epochs": 9},
-            r"adam, adam's run, was stopped early, after 5 of 9 epochs: `mlpkit train --resume",
+            r"adam, adam's run, was stopped early, after 5 of 9 epochs, or its history.csv is "
+            "damaged: `mlpkit train --resume",
         ),
         (
             {"train_size": 400},

@@ -75,6 +75,10 @@ def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: A
     try:
         frame = protocol.pack({"error": ""}, do())
     except BaseException as error:
+        if isinstance(error, MemoryError):
+            megabytes = settings["rlimits"]["AS"] >> 20
+            error = MemoryError(f"the limit is {megabytes} MB (--memory); {error}")
+            error.__traceback__ = sys.exc_info()[2]
         frame = protocol.pack({"error": describe(error, settings["submission"])}, {})
     sys.stdout.flush()
     sys.stderr.flush()
@@ -85,18 +89,26 @@ def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: A
 
 
 def describe(error: BaseException, submission: str) -> str:
-    """What was raised and where: the submission's own last line, where it has one."""
-    if type(error).__name__ == "MissingNameError":
+    """What was raised, and where in the submission; one of the sentences of ours as it is."""
+    if type(error).__name__ in ("MissingNameError", "WrongResultError"):
         return str(error)
+    kind, said = type(error).__name__, " ".join(str(error).split())[:1000]
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{short(error.filename, submission)}, line {error.lineno}"
+        return f"{kind} in {where}: {error.msg}: {(error.text or '').strip()}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(submission)] or frames[-1:]
-    root = Path(submission)
-    path = Path(own[-1].filename) if own else root
-    name = path.relative_to(root) if path.is_relative_to(root) and path != root else path.name
-    said = " ".join(str(error).split())[:1000]
+    own = [f for f in frames if f.filename.startswith(submission)]
+    if not own:
+        return f"{kind}: {said}; it came of what the submission gave, which isn't as it should be"
     return (
-        f"{type(error).__name__} was raised in {name}, line {own[-1].lineno if own else 0}: {said}"
+        f"{kind} was raised in {short(own[-1].filename, submission)}, line {own[-1].lineno}: {said}"
     )
+
+
+def short(file: str, submission: str) -> Path:
+    """A file's path within the submission."""
+    root, path = Path(submission), Path(file)
+    return path.relative_to(root) if path.is_relative_to(root) and path != root else Path(path.name)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def compare(
     ones, "summed". The hint is that of the first mistake whose value the answer has; overflow:
     where there are NaNs.
     """
-    what, expected = what or name, np.asarray(expected, np.float64)
+    what = what or ("output" if name == "out" else name)
+    expected = np.asarray(expected, np.float64)
     if name not in answer:
         return Measured(what, np.nan, tolerance, f"{what}: {name} is missing from the answer")
     got = np.asarray(answer[name], np.float64)

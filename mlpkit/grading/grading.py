@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from .interface import Failure, Grade, Outcome, Part, Runner, Section, SectionResult
+from .interface import Failure, Grade, Outcome, Part, Runner, Section, SectionResult, Task
 from .sections import SECTIONS
 
 Watch = Callable[[Section, Part, Outcome], None]
+IMPORTS = Task("imports")
 
 
 def grade(
@@ -19,21 +21,32 @@ def grade(
 ) -> Grade:
     """The grade of what the runner runs; the same for the same submission but for the seconds.
 
-    watch: told of each part's outcome as it comes.
+    watch: told of each part's outcome as it comes. Where the submission can't be imported, and
+    from where the infrastructure failed on, nothing more is run, and all fails with that error.
     """
-    results = tuple(grade_section(runner, section, watch) for section in sections)
-    return Grade(submission, results)
+    stop = runner.run(IMPORTS)
+    if stop.error and stop.fault == "submission":
+        stop = replace(stop, error=f"when it was imported: {stop.error}")
+    results: list[SectionResult] = []
+    for section in sections:
+        results.append(grade_section(runner, section, watch, stop if stop.error else None))
+        if results[-1].status == "error":
+            stop = Outcome(error=results[-1].failures[-1].what, fault="infrastructure")
+    return Grade(submission, tuple(results))
 
 
-def grade_section(runner: Runner, section: Section, watch: Watch | None = None) -> SectionResult:
-    """One section's result; parts with one and the same task share its outcome."""
+def grade_section(
+    runner: Runner, section: Section, watch: Watch | None = None, stop: Outcome | None = None
+) -> SectionResult:
+    """One section's result; parts with one and the same task share its outcome. stop: the outcome
+    of all of them, none being run."""
     start = time.perf_counter()
     outcomes: dict[int, Outcome] = {}
     score, failures, output, status = 0.0, [], [], "passed"
     for part in section.parts:
         key = id(part.task)
         if key not in outcomes:
-            outcomes[key] = runner.run(part.task)
+            outcomes[key] = stop or runner.run(part.task)
             output.append(outcomes[key].output)
         outcome = outcomes[key]
         if watch is not None:
@@ -57,7 +70,10 @@ def grade_section(runner: Runner, section: Section, watch: Watch | None = None) 
 
 
 def failures_of(part: Part, outcome: Outcome) -> list[Failure]:
-    """What is wrong with a part's outcome, each failure beginning with the part's name."""
+    """What is wrong with a part's outcome."""
     if outcome.error:
-        return [Failure(f"{part.name}: {outcome.error}")]
-    return [Failure(f"{part.name}: {f.what}", f.hint) for f in part.check(outcome.arrays)]
+        return [Failure(outcome.error, part=part.name)]
+    return [
+        Failure(f.what.removeprefix(f"{part.name}: "), f.hint, part.name)
+        for f in part.check(outcome.arrays)
+    ]

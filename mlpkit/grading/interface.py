@@ -51,10 +51,11 @@ class Runner(Protocol):
 @dataclass(frozen=True)
 class Failure:
     """What differs: what was compared, in words with both values, the worst element's index and
-    the tolerance; and a hint where it has a usual cause."""
+    the tolerance; a hint where it has a usual cause; and the part of the section."""
 
     what: str
     hint: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Section:
     @property
     def points(self) -> float:
         """Those of all its parts."""
-        return sum(part.points for part in self.parts)
+        return float(sum(part.points for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,17 @@ class SectionResult:
 
 @dataclass(frozen=True)
 class Grade:
-    """A submission's results, section by section."""
+    """A submission's results, section by section. note: what the machine refused the grader."""
 
     submission: str
     sections: tuple[SectionResult, ...]
+    note: str = ""
+
+    @property
+    def error(self) -> str:
+        """Why it wasn't graded, or not in full; "" where it was."""
+        wrong = [s.failures[0].what for s in self.sections if s.status == "error" and s.failures]
+        return wrong[0] if wrong else ""
 
     @property
     def score(self) -> float:

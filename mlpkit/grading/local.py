@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import traceback
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from mlpkit_backends import Backend, load
 
+from .child import describe
 from .interface import Outcome, Task
 from .submissions import FUNCTIONS
 from .tasks import TASKS
@@ -33,16 +32,8 @@ class LocalRunner:
             with redirect_stdout(printed):
                 arrays = TASKS[task.name](self.names, task.arrays, task.settings)
         except Exception as error:
-            return Outcome(error=describe(error), output=printed.getvalue()[:OUTPUT])
+            return Outcome(error=describe(error, "/"), output=printed.getvalue()[:OUTPUT])
         return Outcome(arrays, output=printed.getvalue()[:OUTPUT])
-
-
-def describe(error: Exception) -> str:
-    """An exception as a sentence: what was raised, and where."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "a task"
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__} was raised in {place}{f': {said}' if said else ''}"
 
 
 def reference(backend: str | Backend | None = None) -> LocalRunner:

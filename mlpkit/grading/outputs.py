@@ -6,38 +6,35 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ..files import atomic
-from .interface import Grade, SectionResult
+from .interface import Failure, Grade, SectionResult
 
 PRINTED = 2000  # characters of a section's printed output in a report
 
 
-def gradescope(grades: Sequence[Grade]) -> str:
-    """results.json of one submission, or of several, whose tests are then named after them too."""
-    tests = []
-    for grade in grades:
-        for number, section in enumerate(grade.sections, start=1):
-            name = section.name if len(grades) == 1 else f"{grade.submission}: {section.name}"
-            tests.append(
-                {
-                    "name": name,
-                    "number": str(number),
-                    "score": section.score,
-                    "max_score": section.points,
-                    "status": "passed" if section.status == "passed" else "failed",
-                    "output": explain(section),
-                    "visibility": "visible",
-                }
-            )
-    seconds = sum(section.seconds for grade in grades for section in grade.sections)
+def gradescope(grade: Grade) -> str:
+    """results.json of a submission."""
+    tests = [
+        {
+            "name": section.name,
+            "number": str(number),
+            "score": section.score,
+            "max_score": section.points,
+            "status": "passed" if section.status == "passed" else "failed",
+            "output": explain(section),
+            "visibility": "visible",
+        }
+        for number, section in enumerate(grade.sections, start=1)
+    ]
     content = {
-        "score": sum(grade.score for grade in grades),
-        "execution_time": round(seconds, 3),
-        "output": "; ".join(summary(grade) for grade in grades),
+        "score": grade.score,
+        "execution_time": round(sum(section.seconds for section in grade.sections), 3),
+        "output": clean("\n".join(filter(None, (summary(grade), grade.note)))),
         "visibility": "visible",
         "tests": tests,
     }
@@ -46,14 +43,31 @@ def gradescope(grades: Sequence[Grade]) -> str:
 
 def summary(grade: Grade) -> str:
     """One line for a grade."""
-    return f"{grade.submission or 'mlpkit'}: {grade.score:g} of {grade.points:g} points"
+    name = grade.submission or "mlpkit"
+    if grade.error:
+        return f"{name} could not be graded: {grade.error}"
+    return f"{name}: {grade.score:g} of {grade.points:g} points"
+
+
+def causes(sections: Iterable[SectionResult]) -> dict[Failure, dict[str, list[str]]]:
+    """What is wrong, each once: the sections where it is, and their parts."""
+    found: dict[Failure, dict[str, list[str]]] = {}
+    for section in sections:
+        for failure in section.failures:
+            places = found.setdefault(replace(failure, part=""), {})
+            places.setdefault(section.name, []).append(failure.part)
+    return found
 
 
 def explain(section: SectionResult) -> str:
     """What is wrong with a section, and what it printed, in characters that every format takes."""
-    lines = [f"{f.what}\nHint: {f.hint}" if f.hint else f.what for f in section.failures]
-    if section.status == "error":
-        lines.insert(0, "The grader failed here, not the submission: grade again.")
+    if section.status == "passed":
+        return ""
+    lines = []
+    for failure, places in causes([section]).items():
+        parts = ", ".join(filter(None, places[section.name]))
+        lines.append(f"{parts}: {failure.what}" if parts else failure.what)
+        lines += [f"Hint: {failure.hint}"] if failure.hint else []
     if section.output.strip():
         lines += ["Printed:", section.output.strip()[:PRINTED]]
     return clean("\n".join(lines))
@@ -99,7 +113,13 @@ def markdown(grades: Sequence[Grade]) -> str:
     lines = []
     for grade in grades:
         title = clean(summary(grade)).replace("\n", " ")
-        lines += [f"# {title}", "", "| section | points | of |", "|---|---:|---:|"]
+        lines += [
+            f"# {title}",
+            "",
+            *([grade.note, ""] if grade.note else []),
+            "| section | points | of |",
+            "|---|---:|---:|",
+        ]
         lines += [f"| {s.name} | {s.score:g} | {s.points:g} |" for s in grade.sections]
         lines.append("")
         for section in grade.sections:
@@ -110,22 +130,30 @@ def markdown(grades: Sequence[Grade]) -> str:
 
 
 def table_csv(grades: Sequence[Grade]) -> str:
-    """A row for each submission: its points by section, and in all."""
+    """A row for each submission: its points by section, and in all; empty where it could not be
+    graded, and why."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [section.name for section in grades[0].sections]
-    writer.writerow(["submission", *names, "score", "points"])
+    writer.writerow(["submission", *names, "score", "points", "error"])
     for grade in grades:
-        scores = [f"{section.score:g}" for section in grade.sections]
-        writer.writerow([clean(grade.submission), *scores, f"{grade.score:g}", f"{grade.points:g}"])
+        scores = ["" if s.status == "error" else f"{s.score:g}" for s in grade.sections]
+        total = "" if grade.error else f"{grade.score:g}"
+        row = [clean(grade.submission), *scores, total, f"{grade.points:g}", clean(grade.error)]
+        writer.writerow(row)
     return out.getvalue()
 
 
-FORMATS = {"out": gradescope, "junit": junit, "markdown": markdown, "csv": table_csv}
+FORMATS: dict[str, Callable[[Sequence[Grade]], str]] = {
+    "out": lambda grades: gradescope(grades[0]),
+    "junit": junit,
+    "markdown": markdown,
+    "csv": table_csv,
+}
 
 
 def write(grades: Sequence[Grade], places: dict[str, Path | None]) -> None:
-    """Write the formats that have a place, each whole or not at all."""
+    """Write the formats that have a place, each whole or not at all; `out` takes one grade."""
     for name, place in places.items():
         if place is not None:
             content = FORMATS[name](grades)
@@ -134,19 +162,44 @@ def write(grades: Sequence[Grade], places: dict[str, Path | None]) -> None:
 
 
 def show(grade: Grade) -> None:
-    """A grade on the terminal: a table, then what is wrong."""
+    """A grade on the terminal: a table, then what is wrong, each once, and where."""
+    rows = [
+        (s.name, "" if s.status == "error" else f"{s.score:g}", s.points) for s in grade.sections
+    ]
+    if grade.error and not any(score for _, score, _ in rows):
+        return  # its error is all there is to say
+    print_table("section", clean(summary(grade)), rows)
+    lines = [grade.note] if grade.note else []
+    lost = [section for section in grade.sections if section.status == "failed"]
+    for failure, places in causes(lost).items():
+        if len(places) == len(grade.sections):
+            where = "all sections"
+        elif len(places) > 1:
+            where = ", ".join(places)
+        else:
+            (where, parts), *_ = places.items()
+            where = f"{where}: {', '.join(parts)}"
+        lines += [where, f"    {failure.what}"]
+        lines += [f"    Hint: {failure.hint}"] if failure.hint else []
+    for line in lines:
+        print(clean(line))
+
+
+def show_all(grades: Sequence[Grade]) -> None:
+    """A row for each of several submissions."""
+    rows = [(g.submission, "" if g.error else f"{g.score:g}", g.points) for g in grades]
+    print_table("submission", "", rows)
+
+
+def print_table(what: str, title: str, rows: Sequence[tuple[str, str, float]]) -> None:
+    """Names, points had and points to be had."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    table = Table("section", title=Text(clean(summary(grade))))
+    table = Table(what, title=Text(title) if title else None)
     table.add_column("points", justify="right")
     table.add_column("of", justify="right")
-    for section in grade.sections:
-        table.add_row(section.name, f"{section.score:g}", f"{section.points:g}")
-    console.print(table)
-    for section in grade.sections:
-        if section.status != "passed":
-            console.print(Text(f"{section.name}: {section.score:g} of {section.points:g}"))
-            console.print(Text("\n".join(f"  {s}" for s in explain(section).splitlines())))
+    for name, had, points in rows:
+        table.add_row(Text(clean(name)), had, f"{points:g}")
+    Console(highlight=False).print(table)

@@ -40,13 +40,24 @@ def bring(source: Path, place: Path) -> Path:
             room.write(file, place / source.name)
         return place / source.name
     else:
-        raise SubmissionError(f"{source} should be a folder, a .zip or a .py file; it is none")
+        raise SubmissionError(what_it_is(source))
     entries = [path for path in place.iterdir() if path.name != "__MACOSX"]
     return (
         entries[0]
         if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "lib"
         else place
     )
+
+
+def what_it_is(source: Path) -> str:
+    """Why a path that is no folder, .zip or .py file can't be taken."""
+    if not source.exists():
+        return f"{source} does not exist: name a folder, a .zip or a .py file"
+    if source.suffix == ".zip":
+        return f"{source} is not a readable zip: zip it again"
+    if source.suffix == ".ipynb":
+        return "a notebook can't be graded: export its code as the starter's files"
+    return f"{source} should be a folder, a .zip or a .py file; it is none"
 
 
 class Room:

@@ -25,38 +25,49 @@ from pathlib import Path
 from typing import IO, Any
 
 from .interface import Outcome, Task
-from .packing import bring, remove
+from .packing import SubmissionError, bring, remove
 from .protocol import HEADER_BYTES, TOTAL_BYTES, ProtocolError, pack, unpack
+from .submissions import MissingNameError, entry_of
 
 HERE = Path(__file__).resolve().parent
 OWN_FILES = ("child.py", "jail.py", "protocol.py")
 TASK_FILES = ("tasks.py", "submissions.py")
 PRINTED = 64 << 10  # bytes kept of what is printed
+TIMEOUT, MEMORY, TOTAL = 120.0, 600, 300.0  # the defaults: seconds, MB, seconds
+START = 60.0  # seconds for a child to be up, before its own time counts
 GRACE = 10.0  # seconds to clean up in
 FIRST_UID = 61000  # of unused users; 0..999 of them, by process
 
 
 @dataclass
 class Seen:
-    """What came from a child."""
+    """What came from a child. late: it was stopped; seconds: how long it was up."""
 
     answer: bytearray = field(default_factory=bytearray)
     printed: bytearray = field(default_factory=bytearray)
     status: bytearray = field(default_factory=bytearray)
     late: bool = False
+    seconds: float = 0.0
 
 
 class SandboxRunner:
     """Does tasks with a submission (folder, .zip or .py); close() removes its copy.
 
-    timeout: seconds of wall time for a task; memory_mb: address space of a process. tasks: the
-    folder of tasks.py and submissions.py. Raises SubmissionError.
+    timeout: seconds of wall time for a task, total: for all of them; memory_mb: address space of a
+    process. tasks: the folder of tasks.py and submissions.py. note: what the machine refused, once
+    a task has run. Raises SubmissionError.
     """
 
     def __init__(
-        self, submission: Path, timeout: float = 120.0, memory_mb: int = 600, tasks: Path = HERE
+        self,
+        submission: Path,
+        timeout: float = TIMEOUT,
+        memory_mb: int = MEMORY,
+        total: float = TOTAL,
+        tasks: Path = HERE,
     ) -> None:
-        self.timeout, self.memory_mb = timeout, memory_mb
+        self.timeout, self.memory_mb, self.total = timeout, memory_mb, total
+        self.left, self.note = total, ""
         self.uid = FIRST_UID + os.getpid() % 1000 if os.geteuid() == 0 else None
         self.place = Path(tempfile.mkdtemp(prefix="mlpkit-grade-")).resolve()
         self.place.chmod(0o755)
@@ -67,8 +78,12 @@ class SandboxRunner:
                 for name in names:
                     (self.tools / name).write_bytes((folder / name).read_bytes())
             self.submission = bring(Path(submission), self.place / "submission")
+            entry_of(self.submission)
             for path in (self.place / "submission").rglob("*"):
                 path.chmod(0o555 if path.is_dir() else 0o444)
+        except MissingNameError as error:
+            self.close()
+            raise SubmissionError(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -84,20 +99,33 @@ class SandboxRunner:
         self.close()
 
     def run(self, task: Task) -> Outcome:
-        """Do it in a child; never raises for what the submission does."""
+        """Do it in a child, once more where the infrastructure failed; never raises for what the
+        submission does."""
+        outcome = self.attempt(task)
+        return self.attempt(task) if outcome.fault == "infrastructure" else outcome
+
+    def attempt(self, task: Task) -> Outcome:
+        """Do it in a child."""
+        limit = min(self.timeout, self.left)
+        if limit <= 0:
+            return Outcome(
+                error=f"the limit of {self.total:g} s for all was reached: it wasn't run"
+            )
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.place))
         try:
             if self.uid is not None:
                 os.chown(scratch, self.uid, self.uid)
             frame = pack({"task": task.name, "settings": dict(task.settings)}, task.arrays)
-            return self.judge(self.child(frame, scratch))
+            seen = self.child(frame, scratch, limit)
+            self.left -= seen.seconds
+            return self.judge(seen, limit)
         except OSError as error:
-            return Outcome(error=f"the grader could not run it: {error}", fault="infrastructure")
+            return broken(f"it could not run a task: {error}")
         finally:
             remove(scratch)
 
-    def child(self, frame: bytes, scratch: Path) -> Seen:
-        """Run a child to its end."""
+    def child(self, frame: bytes, scratch: Path, limit: float) -> Seen:
+        """Run a child to its end, or for so many seconds."""
         pipes = {name: os.pipe() for name in ("answer", "status")}
         try:
             settings = {
@@ -120,17 +148,22 @@ class SandboxRunner:
             )
             for ends in pipes.values():
                 os.close(ends[1])
-            return self.watch(process, frame, {n: ends[0] for n, ends in pipes.items()})
+            fds = {name: ends[0] for name, ends in pipes.items()}
+            return self.watch(process, frame, fds, limit)
         finally:
             for ends in pipes.values():
                 os.close(ends[0])
 
-    def watch(self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int]) -> Seen:
-        """Feed it the task, take what it says, and end it when its time is up."""
+    def watch(
+        self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int], limit: float
+    ) -> Seen:
+        """Feed it the task, take what it says, and end it when its time is up, which begins when
+        it says that it is there."""
         assert process.stdin is not None
         assert process.stdout is not None
-        seen, end = Seen(), time.monotonic() + self.timeout
+        seen = Seen()
         give(process.stdin, frame)
+        up, end = 0.0, time.monotonic() + START
         with selectors.DefaultSelector() as selector:
             kept = {
                 fds["answer"]: (seen.answer, HEADER_BYTES + TOTAL_BYTES + 17),
@@ -139,19 +172,25 @@ class SandboxRunner:
             }
             for fd in kept:
                 selector.register(fd, selectors.EVENT_READ)
-            while selector.get_map() and time.monotonic() < end:
+            while selector.get_map():
                 if fds["status"] not in selector.get_map():
                     break  # the child's keeper is done; none but it may hold us up
                 for key, _ in selector.select(max(0.0, min(1.0, end - time.monotonic()))):
                     data = os.read(key.fd, 1 << 16)
                     if not data:
                         selector.unregister(key.fd)
-                    into, limit = kept[key.fd]
-                    into += data[: max(0, limit - len(into))]
-                if time.monotonic() >= end and not seen.late:
+                    into, most = kept[key.fd]
+                    into += data[: max(0, most - len(into))]
+                now = time.monotonic()
+                if seen.status and not up:
+                    up, end = now, now + limit
+                elif now >= end:
+                    if seen.late:
+                        break
                     seen.late, end = True, end + GRACE
                     process.send_signal(signal.SIGTERM)
             drain(kept, selector)
+        seen.seconds = time.monotonic() - up if up else 0.0
         process.stdout.close()
         try:
             process.wait(1)
@@ -168,18 +207,19 @@ class SandboxRunner:
             "NPROC": 16 if self.uid is not None else 4096,
         }  # fmt: skip
 
-    def judge(self, seen: Seen) -> Outcome:
+    def judge(self, seen: Seen, limit: float) -> Outcome:
         """What came, as an outcome."""
         printed = bytes(seen.printed).decode(errors="replace")
         lines = [json.loads(line) for line in bytes(seen.status).splitlines()]
         if not lines or "note" not in lines[0]:
             said = " ".join(printed.split())[-300:]
-            error = f"the grader's own child did not start: {said or 'it said nothing'}"
-            return Outcome(error=error, fault="infrastructure", output=printed)
-        printed = "".join(part for part in (printed, lines[0]["note"]) if part)
+            return broken(f"its own child did not start: {said or 'it said nothing'}")
+        self.note = lines[0]["note"]
         if seen.late:
-            error = f"the time limit of {self.timeout:g} s was reached: it was stopped"
-            return Outcome(error=error, output=printed)
+            which = f"time limit of {limit:g} s"
+            if limit < self.timeout:
+                which = f"limit of {self.total:g} s for all"
+            return Outcome(error=f"the {which} was reached: it was stopped", output=printed)
         code = lines[-1].get("code", 0)
         if not seen.answer:
             return Outcome(error=ending(code), output=printed)
@@ -191,6 +231,12 @@ class SandboxRunner:
         if wrong or not isinstance(wrong, str):
             return Outcome(error=str(wrong)[:2000], output=printed)
         return Outcome(arrays, output=printed)
+
+
+def broken(how: str) -> Outcome:
+    """The outcome of a failure of the grader's own."""
+    error = f"the grader failed, not the submission: {how}; grade again"
+    return Outcome(error=error, fault="infrastructure")
 
 
 def ending(code: int) -> str:

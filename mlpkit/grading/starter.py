@@ -80,7 +80,10 @@ class leaky_relu:
 
 
 class dropout:
-    """Inverted dropout. keep_prob: the probability to keep an element; 0: no dropout."""
+    """Inverted dropout. keep_prob: the probability to keep an element; 0: no dropout.
+
+    A seed given to forward restarts the masks: the same seed gives the same mask.
+    """
 
     def __init__(self, keep_prob, seed=None, name="dropout"):
         raise NotImplementedError
@@ -104,9 +107,11 @@ class cross_entropy:
         raise NotImplementedError
 
     def forward(self, scores, labels):
+        """The loss, a number."""
         raise NotImplementedError
 
     def backward(self):
+        """The gradient of the loss by the scores that forward was given, in their shape."""
         raise NotImplementedError
 '''
 
@@ -126,7 +131,8 @@ NETWORKS = {
     "TestFCReLU": ("flatten, fc 15 -> 5, leaky_relu.", ""),
     "SmallFullyConnectedNetwork": ("fc 4 -> 30, leaky_relu, fc 30 -> 7; init_scale 0.02.", ""),
     "DropoutNet": (
-        "flatten, fc 15 -> 20 -> 30 -> 10, leaky_relu after each, dropout; init_scale 0.05.",
+        "flatten; fc 15 -> 20, 20 -> 30 and 30 -> 10, leaky_relu after each; then one dropout, the "
+        "last layer; init_scale 0.05.",
         ", keep_prob=0, seed=None",
     ),
     "TinyNet": ("flatten, fc 3072 -> 3072, leaky_relu, fc 3072 -> 10.", ""),
@@ -144,12 +150,15 @@ OPTIMIZER = '''class {name}:
         raise NotImplementedError
 
     def step(self):
-        """Update every parameter in net.layers from its gradient, in place."""
+        """Update every parameter in net.layers from its gradient, in place, by the .lr of now."""
         raise NotImplementedError
 '''
 OPTIMIZERS = {
     "SGD": ("Gradient descent.", "lr=1e-4"),
-    "SGDM": ("With momentum; .velocity by parameter name.", "lr=1e-4, momentum=0.0"),
+    "SGDM": (
+        "v = momentum v - lr dw; w += v; .velocity by parameter name.",
+        "lr=1e-4, momentum=0.0",
+    ),
     "RMSProp": ("epsilon inside the root; .cache by name.", "lr=1e-2, decay=0.99, eps=1e-8"),
     "Adam": (
         "epsilon outside the root; t is incremented first; .mt and .vt by name, .t.",
@@ -176,8 +185,10 @@ def train_net(
 ):
     """Return (opt_params, loss_hist, train_acc_hist, val_acc_hist).
 
-    data_dict: "data_train" and "data_val", each (images, labels). opt_params: copies of the
-    parameters of the best validation epoch.
+    data_dict: "data_train" and "data_val", each (images, labels). optimizer.lr is multiplied by
+    lr_decay every lr_decay_every epochs. opt_params: a dict by parameter name, copies of the
+    parameters of the best validation epoch. loss_hist: a loss for each iteration; the accuracies,
+    from 0 to 1: one for each epoch.
     """
     raise NotImplementedError
 
@@ -187,7 +198,7 @@ def compute_acc(model, data, labels, num_samples=None, batch_size=100):
     raise NotImplementedError
 '''
 
-DATA = '''"""The data: provided by the course."""
+DATA = '''"""The data: the course provides SVHN_data; the grader never calls it."""
 
 
 def SVHN_data(num_training=70000, num_validation=3257):

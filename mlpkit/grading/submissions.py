@@ -47,23 +47,24 @@ class Names(dict[str, Any]):
 
 def load(path: str | Path) -> Names:
     """The names of a submission: a folder, which may hold the assignment's a few folders down, or
-    a module. MissingNameError, here or when a name is asked for, says what isn't there."""
-    path = Path(path).resolve()
+    a module. MissingNameError, here or when a name is asked for, says what isn't there. Nothing is
+    imported yet."""
+    entry = entry_of(Path(path).resolve())
+    return names_of_module(entry) if entry.is_file() else names_of_folder(entry)
+
+
+def entry_of(path: Path) -> Path:
+    """The folder that holds the assignment's files, or the one module. MissingNameError."""
     if path.is_file():
-        return names_of_module(path)
-    if not path.is_dir():
-        raise MissingNameError(
-            f"the submission {path.name} is neither a folder nor a file: name one"
-        )
-    root = root_of(path)
-    if root is not None:
-        return names_of_folder(root)
+        return path
     modules = sorted(path.glob("*.py"))
-    if len(modules) == 1:
-        return names_of_module(modules[0])
+    entry = root_of(path) or (modules[0] if len(modules) == 1 else None)
+    if entry is not None:
+        return entry
+    if any(path.rglob("*.ipynb")):
+        raise MissingNameError("a notebook can't be graded: export its code as the starter's files")
     raise MissingNameError(
-        f"the submission {path.name} has none of {', '.join(FILES)}, and isn't a folder with one "
-        "module: lay it out as the assignment is"
+        f"it has none of {', '.join(FILES)}, and isn't one module: lay it out as the starter"
     )
 
 

@@ -22,6 +22,7 @@ Arrays = Mapping[str, Any]
 Settings = Mapping[str, Any]
 Task = Callable[[Names, Arrays, Settings], Arrays]
 TASKS: dict[str, Task] = {}
+IN_EACH_FILE = ("fc", "TinyNet", "SGD", "train_net", "activations")
 
 
 def task(function: Task) -> Task:
@@ -60,6 +61,22 @@ def keys(layer: Any) -> list[str]:
     """A layer's parameter names, the matrices first."""
     params = getattr(layer, "params", None) or {}
     return sorted(params, key=lambda key: -len(params[key].shape))
+
+
+@task
+def imports(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """Import every file; nothing comes. Raises where there is none that can be imported: what is
+    wrong with one is said by the tasks that need it."""
+    wrong: list[Exception] = []
+    for name in IN_EACH_FILE:
+        try:
+            names[name]
+        except Exception as error:
+            if type(error).__name__ != "MissingNameError":
+                wrong.append(error)
+    if len(wrong) == len(IN_EACH_FILE):
+        raise wrong[0]
+    return {}
 
 
 @task

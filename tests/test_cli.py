@@ -446,7 +446,12 @@ def test_data_verified(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "word"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+    ("number", "status", "word"),
+    [
+        (signal.SIGINT, 130, "Ctrl-C"),
+        (signal.SIGTERM, 143, "SIGTERM"),
+        (getattr(signal, "SIGHUP", None), 129, "SIGHUP"),
+    ],
 )
 def test_a_signal_keeps_the_record(
     data: str, tmp_path: Path, number: int, status: int, word: str
@@ -475,6 +480,24 @@ def test_a_signal_keeps_the_record(
     names = {path.name for path in (tmp_path / "run").iterdir()}
     weights = {"best.safetensors", "last.safetensors", "last.1.safetensors"}
     assert names == {"config.json", "history.csv", "curves.png"} | weights
+
+
+def test_training_goes_on_where_nobody_reads(data: str, tmp_path: Path) -> None:
+    arguments = ["train", "--data", data, "--net", "4", "--epochs", "30", "--out", "run"]
+    with subprocess.Popen(
+        [*HERE, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 def on_terminal(command: list[str], cwd: Path) -> str:

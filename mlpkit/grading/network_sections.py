@@ -17,7 +17,6 @@ REPLACED = (
     "the parameters are replaced instead of shared: a layer computes with the very array that "
     "assign was given, and sees it change in place"
 )
-ASSIGN = "the layer doesn't compute with what was assigned: forward should read layer.params"
 
 
 def with_params(arrays: dict[str, Array], params: list[Array]) -> dict[str, Array]:

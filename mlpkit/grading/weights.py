@@ -29,6 +29,7 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     from ..datasets import load_dataset
     from ..evaluation import Batches, evaluate
     from ..losses import CrossEntropy
+    from ..matfile import IMAGE
 
     start = time.perf_counter()
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
@@ -46,7 +47,7 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     for (layer, key), a in zip(slots, arrays, strict=True):
         layer.params[key] = a.astype("float32")
     data = load_dataset(folder)
-    mean = next((a for a in weights.values() if a.ndim == 3), data.mean_image)
+    mean = next((a for a in weights.values() if a.shape == IMAGE), data.mean_image)
     loss_func = CrossEntropy(backend=model.backend)
     val, test = (
         evaluate(

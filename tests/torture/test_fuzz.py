@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -242,7 +243,8 @@ def shards(torture: Any) -> Iterator[tuple[str, range]]:
 def test_readers_refuse_damaged_files_in_their_own_words(tmp_path: Path, torture: Any) -> None:
     jobs = list(shards(torture))
     begun = time.perf_counter()
-    with ProcessPoolExecutor(PROCESSES) as pool:
+    # Not forked: what other tests have loaded, JAX for one, doesn't stand that.
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
         found = list(
             pool.map(
                 fuzz,

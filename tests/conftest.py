@@ -3,6 +3,7 @@ tests in torture/ go on."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,15 @@ class StrictBackend(Backend):
 
     def arange(self, n: int) -> Array:
         return self.xp.arange(n, dtype=self.xp.int64, device=self.device)
+
+
+def pytest_configure() -> None:
+    """Commands under test hear signals, also where nohup or & had this process ignore them."""
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(number, default)
 
 
 def pytest_report_header() -> list[str]:

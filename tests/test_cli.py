@@ -470,7 +470,10 @@ def test_a_signal_keeps_the_record(
         if line.strip().startswith("3 / 1000000"):
             break
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()  # where it went on: it would train for days
     assert process.returncode == status
     assert err == f"mlpkit: stopped by {word}; go on: mlpkit train --resume run\n"
     assert out.splitlines()[-1] == "Stopped early: what was recorded is in run/"

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mlpkit import cli, synthetic
+from mlpkit.compare import EPOCH
 from mlpkit.pdf_curves import PdfError, read_pdf
 from mlpkit.report import figures, write_report
 from mlpkit.report_check import verify_report
@@ -477,3 +478,11 @@ def test_the_report_from_training_on(mlpkit: Mlpkit, tmp_path: Path) -> None:
     status, _, err = mlpkit(*command, "--out", "new", "--train-size", "1000")
     assert status == 2
     assert re.match(r"mlpkit: the training of \w+ failed: the training split of .* holds 191", err)
+
+
+@pytest.mark.parametrize("rate", ["", "   1774 it/s"])
+def test_compare_reads_an_epoch_that_was_resumed_at_its_end_too(rate: str) -> None:
+    line = f"   1 / 15     1.0665     1.1231      64.2%      61.6%{rate}\n"
+    epoch = EPOCH.fullmatch(line)
+    assert epoch is not None
+    assert epoch.groups() == ("1", "15", "61.6")

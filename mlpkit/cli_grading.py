@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .grading import MEMORY, TIMEOUT, TOTAL
 
 
 def grade(
@@ -28,9 +28,9 @@ def grade(
     rubric: Annotated[
         Path | None, typer.Option(help="JSON: points by section, for those that differ.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each task.")] = 120.0,
-    total: Annotated[float, typer.Option(help="Seconds for all tasks of a submission.")] = 300.0,
-    memory: Annotated[int, typer.Option(help="MB of memory for each process.")] = 600,
+    timeout: Annotated[float, typer.Option(help="Seconds for each task.")] = TIMEOUT,
+    total: Annotated[float, typer.Option(help="Seconds for all tasks of a submission.")] = TOTAL,
+    memory: Annotated[int, typer.Option(help="MB of memory for each process.")] = MEMORY,
     backend: Annotated[
         str | None, typer.Option(help="Of mlpkit itself: cupy, numba, numpy or auto.")
     ] = None,
@@ -92,7 +92,6 @@ def grade(
         outputs.show(grades[-1])
         outputs.write(grades, places)
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if scored and weights and not named:
         keep(Grade(weights.name, ()))
     elif not named:

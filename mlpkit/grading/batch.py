@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from . import MEMORY, TIMEOUT, TOTAL
 from .grading import Watch, grade
 from .interface import Failure, Grade, Section, SectionResult
 from .packing import SubmissionError
-from .sandbox import MEMORY, TIMEOUT, TOTAL, SandboxRunner
+from .sandbox import SandboxRunner
 
 
 def short_names(paths: Sequence[Path]) -> dict[str, Path]:

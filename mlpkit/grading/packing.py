@@ -11,6 +11,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from .submissions import NOTEBOOK
+
 MEMBERS = 2000
 TOTAL_BYTES = 50_000_000
 CHUNK = 1 << 16
@@ -56,7 +58,7 @@ def what_it_is(source: Path) -> str:
     if source.suffix == ".zip":
         return f"{source} is not a readable zip: zip it again"
     if source.suffix == ".ipynb":
-        return "a notebook can't be graded: export its code as the starter's files"
+        return NOTEBOOK
     return f"{source} should be a folder, a .zip or a .py file; it is none"
 
 

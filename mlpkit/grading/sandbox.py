@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from . import MEMORY, TIMEOUT, TOTAL
 from .interface import Outcome, Task
 from .packing import SubmissionError, bring, remove
 from .protocol import HEADER_BYTES, TOTAL_BYTES, ProtocolError, pack, unpack
@@ -33,7 +34,6 @@ HERE = Path(__file__).resolve().parent
 OWN_FILES = ("child.py", "jail.py", "protocol.py")
 TASK_FILES = ("tasks.py", "submissions.py")
 PRINTED = 64 << 10  # bytes kept of what is printed
-TIMEOUT, MEMORY, TOTAL = 120.0, 600, 300.0  # the defaults: seconds, MB, seconds
 START = 60.0  # seconds for a child to be up, before its own time counts
 GRACE = 10.0  # seconds to clean up in
 FIRST_UID = 61000  # of unused users; 0..999 of them, by process

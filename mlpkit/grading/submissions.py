@@ -27,6 +27,7 @@ FILES = {
 }
 ACTIVATIONS = "lib/mlp/activations.py"
 FUNCTIONS = ("sigmoid", "leaky_relu", "relu", "elu", "selu", "tanh")
+NOTEBOOK = "a notebook can't be graded: export its code as the starter's files"
 
 
 class MissingNameError(LookupError):
@@ -62,7 +63,7 @@ def entry_of(path: Path) -> Path:
     if entry is not None:
         return entry
     if any(path.rglob("*.ipynb")):
-        raise MissingNameError("a notebook can't be graded: export its code as the starter's files")
+        raise MissingNameError(NOTEBOOK)
     raise MissingNameError(
         f"it has none of {', '.join(FILES)}, and isn't one module: lay it out as the starter"
     )

@@ -34,11 +34,11 @@ def main() -> None:
         with handled():
             app(prog_name="mlpkit")
     except Stopped as stopped:
-        fail(f"{stopped}{stopped.advice and f'; go on: {stopped.advice}'}", stopped.status)
+        fail(with_notes(str(stopped), stopped), stopped.status)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("MLPKIT_TRACEBACK"):
             raise
-        fail(describe(error), 2)
+        fail(with_notes(describe(error), error), 2)
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, one file's
@@ -57,6 +57,11 @@ def describe(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"the memory is too small: {error or 'give it less to hold'}"
     return str(error) or type(error).__name__
+
+
+def with_notes(sentence: str, error: BaseException) -> str:
+    """The sentence, and what else the error has been told to say."""
+    return "; ".join([sentence, *getattr(error, "__notes__", ())])
 
 
 def fail(sentence: str, status: int) -> NoReturn:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .recipes import RECIPES
+from .signals import Stopped
 
 RunsArgument = Annotated[
     list[Path], typer.Argument(help=f"A run of each recipe: {', '.join(RECIPES)}.")
@@ -92,6 +93,10 @@ def compare(
                 display.wait_for(name, comparison.recipe(name).epochs)
             else:
                 display.say(f"{name:8}  in {out / name} already")
-        train_all(comparison, missing, jobs, display.epoch)
+        try:
+            train_all(comparison, missing, jobs, display.epoch)
+        except Stopped as stopped:
+            stopped.add_note("the same command goes on with what was stopped")
+            raise
     write_report([out / name for name in RECIPES], out / REPORT)
     print(out / REPORT)

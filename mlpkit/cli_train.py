@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from .recipes import DEFAULT_RECIPE, RECIPES, Recipe, find_recipe
-
-if TYPE_CHECKING:
-    from .runs import Settings
+from .recipes import DEFAULT_RECIPE, RECIPES
 
 BackendOption = Annotated[
     str | None,
@@ -91,8 +89,8 @@ def train(
     checkpoint_every: Annotated[
         str | None,
         typer.Option(
-            help="Save what it takes to go on: every 500 iterations, every 30s, or every epoch. "
-            "Default: epoch."
+            help="Save what it takes to go on: every 500 iterations, every 30s, 10m or 2h, or "
+            "every epoch. Default: epoch."
         ),
     ] = None,
     resume: Annotated[
@@ -100,7 +98,7 @@ def train(
         typer.Option(
             "--resume",
             help="Go on with RUN, or with --out, which starts where there is nothing yet. Its "
-            "options come from the run; --epochs may be raised.",
+            "options come from the run; --epochs may be raised, and --patience given anew.",
         ),
     ] = False,
 ) -> None:
@@ -111,12 +109,16 @@ def train(
     """
     from mlpkit_backends.threads import use_threads
 
+    folder = check_folder(run, out, resume)
+    config = config_to_resume(folder) if resume and folder is not None else None
+    if config is not None and threads is None:
+        threads = threads_asked(config)
     use_threads(threads)
     from .progress import TrainingDisplay, making_data
     from .recording import EVERY_EPOCH, Every
-    from .resume import CONFIG_ALONE, is_run, read_run_config
-    from .run_files import run_data
+    from .run_files import RUN_FILES, run_data
     from .runs import train_run
+    from .train_options import finished, new_settings, resumed_settings
 
     options = {
         "recipe": recipe,
@@ -136,24 +138,23 @@ def train(
         "min_delta": min_delta,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    folder = check_folder(run, out, resume)
-    if resume and folder is not None and is_run(folder):
-        config = read_run_config(folder)
-        settings = resumed_settings(folder, config, given, backend)
-        if summary := finished(folder, settings):
-            longer = "" if summary["stopped"] else "; --epochs trains it longer"
-            print(f"{folder} is finished{longer}. {results(summary)}")
+    if config is not None and folder is not None:
+        settings = replace(resumed_settings(folder, config, given, backend), threads=threads)
+        if summary := finished(folder, settings, config):
+            longer = "a higher --patience" if summary["stopped"] else "--epochs"
+            print(f"{folder} is finished; {longer} trains it longer. {results(summary)}")
             return
-        checkpoint_every = checkpoint_every or str(config.get(CONFIG_ALONE, EVERY_EPOCH))
+        if checkpoint_every is None:
+            checkpoint_every = str(config.get("checkpoint_every", EVERY_EPOCH))
         find = (lambda: making_data(data)) if data else (lambda: run_data(config))
     elif run is not None:
         raise ValueError(
             f"there is no run in {run} to go on with: a new one is started with --out {run}"
         )
     else:
-        settings = new_settings(given, backend)
+        settings = replace(new_settings(given, backend), threads=threads)
         find = lambda: making_data(data)  # noqa: E731
-    every = Every.parse(checkpoint_every) if checkpoint_every else EVERY_EPOCH
+    every = EVERY_EPOCH if checkpoint_every is None else Every.parse(checkpoint_every)
     trained = train_run(settings, find, folder, TrainingDisplay, every=every, resume=resume)
     summary = trained.summary
     rate = summary["iterations_per_second"]
@@ -161,14 +162,8 @@ def train(
         f"{results(summary)}; {f'{rate:.0f} iterations/s, ' if rate else ''}"
         f"{summary['seconds']:.0f} s with evaluation.\n"
         f"In {trained.folder}/: "
-        f"{', '.join(name for name in FILES if (trained.folder / name).is_file())}"
+        f"{', '.join(name for name in RUN_FILES if (trained.folder / name).is_file())}"
     )
-
-
-FILES = (
-    "config.json", "history.csv", "best.safetensors", "last.safetensors", "last.1.safetensors",
-    "summary.json", "curves.png",
-)  # fmt: skip
 
 
 def results(summary: dict[str, Any]) -> str:
@@ -190,92 +185,19 @@ def check_folder(run: Path | None, out: Path | None, resume: bool) -> Path | Non
         raise ValueError(f"--resume {run} and --out {out} name two runs: leave one out")
     if resume and run is None and out is None:
         raise ValueError("--resume takes a run's folder: --resume RUN, or --out RUN --resume")
+    if run is not None and run.is_file():
+        raise ValueError(f"{run} is a file: --resume takes the run's folder, {run.parent}")
     return run or out
 
 
-def new_settings(given: dict[str, Any], backend: str | None) -> Settings:
-    """The settings of a new run from the options given."""
-    from .runs import Settings
+def config_to_resume(folder: Path) -> dict[str, Any] | None:
+    """The configuration of the run that has begun in the folder; None where none has."""
+    from .resume import is_run, read_run_config
 
-    rest = dict(given)
-    base_name = rest.pop("recipe", DEFAULT_RECIPE)
-    if "lr_decay" in rest:
-        rest.setdefault("lr_decay_every", 1)
-    base, optimizer = find_recipe(base_name), rest.get("optimizer")
-    if optimizer in RECIPES and optimizer != base.optimizer:
-        base = replace(base, lr=RECIPES[optimizer].lr)
-    parts = {f.name for f in fields(Recipe)} - {"train_size"}
-    recipe = replace(base, **{key: rest.pop(key) for key in parts & rest.keys()})
-    # Another network or optimizer is no longer the recipe that a name promises.
-    changed = {"net", "optimizer"} & given.keys()
-    name = f"{recipe.net}-{recipe.optimizer}" if changed else base_name
-    return Settings(name, recipe, backend=backend, base=base_name, **rest)
+    return read_run_config(folder) if is_run(folder) else None
 
 
-# What a run's settings come from in its configuration, beyond what every command reads.
-SETTINGS_TYPES: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "recipe": (str, type(None)),
-    "batch_size": (int,),
-    "epochs": (int,),
-    "lr_decay": (float, int),
-    "lr_decay_every": (int,),
-    "train_size": (int,),
-    "seed": (int,),
-    "patience": (int, type(None)),
-    "min_delta": (float, int),
-    "backend": (str,),
-}
-
-
-def resumed_settings(
-    folder: Path, config: dict[str, Any], given: dict[str, Any], backend: str | None
-) -> Settings:
-    """The settings of a run to go on with. RunError where an option given contradicts them, but for
-    more epochs, and the backend."""
-    from .run_files import RunError, check_types
-    from .runs import Settings
-
-    check_types(config, SETTINGS_TYPES, folder / "config.json")
-    for key, value in given.items():
-        option = f"--{key.replace('_', '-')}"
-        if key == "epochs" and value < config["epochs"]:
-            raise RunError(
-                f"{folder} has {option} {config['epochs']}, which can only be raised; got {value}"
-            )
-        if key != "epochs" and value != config.get(key):
-            raise RunError(
-                f"{folder} was started with {option} {config.get(key)}; got {value}: leave "
-                f"{option} out to go on with it, or name another folder for a new run"
-            )
-    recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)})
-    return Settings(
-        config["name"],
-        replace(recipe, epochs=given.get("epochs", recipe.epochs)),
-        backend=backend or config["backend"],
-        base=config["recipe"],
-        **{key: config[key] for key in RESUMED},
-    )
-
-
-RESUMED = ("keep_prob", "train_size", "val_size", "dtype", "seed", "patience", "min_delta")
-
-
-def finished(folder: Path, settings: Settings) -> dict[str, Any] | None:
-    """The summary of a run that has nothing left to train."""
-    from .run_files import read_json
-
-    path = folder / "summary.json"
-    if not path.is_file():
-        return None
-    summary = read_json(path, SUMMARY_TYPES)
-    return summary if summary["stopped"] or summary["epochs"] >= settings.recipe.epochs else None
-
-
-SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
-    "val_accuracy": (float, int),
-    "test_accuracy": (float, int),
-    "best_epoch": (int,),
-    "epochs": (int,),
-    "stopped": (str,),
-}
+def threads_asked(config: dict[str, Any]) -> int | None:
+    """The threads that a run was started with by --threads, or as many as there are here."""
+    asked = config.get("threads_asked")
+    return min(asked, os.cpu_count() or 1) if isinstance(asked, int) and asked > 0 else None

@@ -95,8 +95,7 @@ class Comparison:
                 what = "other data" if key == "data_sha256" else f"{key} {config.get(key)}"
                 asked = "" if key == "data_sha256" else f", not {value}"
                 raise RunError(
-                    f"{folder} holds a run with {what}{asked}: name another folder with --out, or "
-                    "remove it"
+                    f"{folder} holds a run with {what}{asked}: name another folder with --out"
                 )
 
 

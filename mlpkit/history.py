@@ -119,6 +119,8 @@ class EarlyStopping:
             raise ValueError(f"patience must be at least 1 epoch; got {patience}")
         if not 0 <= min_delta < math.inf:
             raise ValueError(f"min_delta must be 0 or more, and finite; got {min_delta}")
+        if min_delta and patience is None:
+            raise ValueError(f"min_delta {min_delta} counts for patience alone: give that, too")
         self.patience, self.min_delta = patience, min_delta
         self.highest, self.waited = -math.inf, 0
         for epoch in epochs:

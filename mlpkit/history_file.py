@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 
-from .files import naming, sync
+from .files import atomic, naming, sync
 from .history import Epochs, History
 
 COLUMNS = (
@@ -39,9 +39,21 @@ class HistoryFile:
         self.length, self.sum = 0, hashlib.sha256()
         self.write([",".join(COLUMNS)])
 
+    def begin_anew(self, history: History, kept: Path) -> None:
+        """Make the file anew with a row for each iteration that was written, which lacks its loss:
+        what was there, damaged, goes to `kept`."""
+        self.length, self.sum = 0, hashlib.sha256()
+        with atomic(self.path, previous=kept) as temporary:
+            self.write([",".join(COLUMNS)], temporary)
+            for first in range(1, history.taken + 1, ROWS):
+                numbers = range(first, min(first + ROWS, history.taken + 1))
+                self.write((self.row(i, None, history.epochs) for i in numbers), temporary)
+
     def resume(self, length: int, sha256: str) -> bool:
         """Cut the file to the length, where the digest up to there is that; else leave it alone.
         Whether it was."""
+        if not self.path.is_file():
+            return False
         found, left = hashlib.sha256(), length
         with self.path.open("rb") as file:
             while left and (piece := file.read(min(PIECE, left))):
@@ -71,18 +83,21 @@ class HistoryFile:
         losses = zip(numbers, history.losses, strict=True)
         self.write(self.row(i, loss, history.epochs) for i, loss in losses)
 
-    def row(self, iteration: int, loss: float, epochs: Epochs) -> str:
-        """A row; numbers with the digits that give the same number back."""
+    def row(self, iteration: int, loss: float | None, epochs: Epochs) -> str:
+        """A row; numbers with the digits that give the same number back. loss: None for one that is
+        lost."""
         number, place = divmod(iteration - 1, self.per_epoch)
+        known = "" if loss is None else repr(loss)
         if place + 1 < self.per_epoch or number >= len(epochs):
-            return f"{iteration},{number + 1},,{loss!r},,,,"
+            return f"{iteration},{number + 1},,{known},,,,"
         _, lr, *scores = astuple(epochs[number])
-        return ",".join(map(repr, (iteration, number + 1, lr, loss, *scores)))
+        return ",".join([str(iteration), str(number + 1), repr(lr), known, *map(repr, scores)])
 
-    def write(self, rows: Iterable[str]) -> None:
-        """Add rows."""
+    def write(self, rows: Iterable[str], path: Path | None = None) -> None:
+        """Add rows, to another file where the path of one is given."""
         content = "".join(f"{row}\r\n" for row in rows).encode()  # as the csv module ends them
-        with naming(self.path), self.path.open("ab") as file:
+        path = path or self.path
+        with naming(path), path.open("ab") as file:
             file.write(content)
         self.sum.update(content)
         self.length += len(content)

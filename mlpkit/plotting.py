@@ -92,7 +92,9 @@ def loss_points(history: History) -> list[tuple[float, float]]:
     """Iteration and loss of the first and of every so many iterations after it."""
     thin = thinning(int(history[-1]["iteration"]))
     return [
-        (row["iteration"], row["loss"]) for row in history if (row["iteration"] - 1) % thin == 0
+        (row["iteration"], row["loss"])
+        for row in history
+        if "loss" in row and (row["iteration"] - 1) % thin == 0
     ]
 
 
@@ -105,7 +107,8 @@ def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
     """The loss by iteration, thinned."""
     points = loss_points(history)
     marker = "o" if len(points) == 1 else None  # a line of one point would not show
-    axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker, markersize=4)
+    x, y = [x for x, _ in points], [y for _, y in points]
+    axes.plot(x, y, label=label, linewidth=1, marker=marker, markersize=4)
 
 
 def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .history import History, Losses, TrainingDiverged
 from .plotting import plot_runs  # now, as who stops a training waits for no import
-from .resume import save
+from .resume import LAST, save
 from .signals import Paused
 from .training import Watcher
 
@@ -20,25 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Every:
-    """When a checkpoint is due: after so many iterations, or so many seconds; neither: after every
-    epoch. Chunks of iterations are not interrupted for it."""
+    """When a checkpoint is due, beside those after the first epoch and at the end: after so many
+    iterations, or so many seconds; neither: after every epoch. Chunks of iterations are not
+    interrupted for it."""
 
     iterations: int | None = None
     seconds: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Every:
-        """As `--checkpoint-every` takes it: 500, 30s or epoch. ValueError for anything else."""
+        """As `--checkpoint-every` takes it: 500, 30s, 10m, 2h or epoch. ValueError for anything
+        else."""
+        if text == "epoch":
+            return EVERY_EPOCH
         with suppress(ValueError):
-            if text == "epoch":
-                return EVERY_EPOCH
-            if text.endswith("s") and 0 < float(text[:-1]) < math.inf:
-                return cls(seconds=float(text[:-1]))
-            if not text.endswith("s") and int(text) > 0:
+            if text[-1:] in UNITS and 0 < float(text[:-1]) < math.inf:
+                return cls(seconds=float(text[:-1]) * UNITS[text[-1]])
+            if int(text) > 0:
                 return cls(iterations=int(text))
         raise ValueError(
-            "--checkpoint-every takes iterations, as in 500, seconds, as in 30s, or epoch; "
-            f"got {text!r}"
+            "--checkpoint-every takes iterations, as in 500, a time, as in 30s, 10m or 2h, or "
+            f"epoch; got {text!r}"
         )
 
     def __str__(self) -> str:
@@ -52,6 +54,7 @@ class Every:
 
 
 EVERY_EPOCH = Every()
+UNITS = {"s": 1, "m": 60, "h": 3600}  # in seconds
 
 
 class Recorder:
@@ -76,10 +79,11 @@ class Recorder:
 
     def epoch(self, number: int, epochs: int, history: History) -> None:
         self.run.history_file.append(history)
+        # The first comes before best.safetensors: where that is and no checkpoint, one was lost.
+        if self.every == EVERY_EPOCH or not (self.run.folder / LAST).exists():
+            self.save()
         if history.best_epoch == number:
             self.run.save_best()
-        if self.every == EVERY_EPOCH:
-            self.save()
         self.watcher.epoch(number, epochs, history)
 
     def save(self) -> None:

@@ -152,6 +152,11 @@ def read_run(folder: Path, recipe: str) -> ReportRun:
             f"{count_epochs(config['epochs'])}, or its history.csv is damaged: "
             f"`mlpkit train --resume {folder}` goes on with it"
         )
+    if not all("loss" in row for row in history):
+        raise RunError(
+            f"{folder / 'history.csv'} lacks losses, of iterations before it was begun anew: "
+            f"train {recipe} again"
+        )
     summary = read_json(folder / "summary.json", {"test_accuracy": (float, int)})
     run = ReportRun(folder, recipe, config, history, summary["test_accuracy"])
     for column, points in run.curves().items():

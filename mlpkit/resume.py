@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from .runs import Run
 
 LAST, PREVIOUS = "last.safetensors", "last.1.safetensors"
+DAMAGED_HISTORY = "history.damaged.csv"
 RUN = "mlpkit.run"
-CONFIG_ALONE = "checkpoint_every"  # in config.json only: it decides no result
-
 # What may differ when a run goes on; of the second, some make other bits.
-FREE = ("name", "recipe", "epochs", "data", CONFIG_ALONE)
+FREE = ("name", "recipe", "epochs", "patience", "min_delta", "data")
 ROUNDING = ("backend", "device", "threads", "versions")
 RECORD_TYPES: dict[str, tuple[type, ...]] = {
     "config": (dict,),
@@ -52,12 +51,6 @@ RECORD_TYPES: dict[str, tuple[type, ...]] = {
 def is_run(folder: Path) -> bool:
     """Whether a run has begun in the folder."""
     return any((folder / name).is_file() for name in ("config.json", LAST, PREVIOUS))
-
-
-def forget(folder: Path) -> None:
-    """Remove what an earlier start of the run has left, but its configuration."""
-    for name in ("summary.json", "curves.png", BEST, PREVIOUS, LAST):
-        (folder / name).unlink(missing_ok=True)
 
 
 def states(optimizer: Optimizer) -> dict[str, dict[str, Array]]:
@@ -100,43 +93,50 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
     """Bring the run to its last good checkpoint, and its files with it. Whether there was one.
 
     One that is damaged, or that history.csv doesn't agree with, is named, and the one before it
-    taken. Raises RunError where there are checkpoints and none is good, and for one of a run of
-    other settings or data.
+    taken. Where history.csv agrees with none, it is kept as history.damaged.csv, and another begun
+    that has the scores of every epoch and lacks the losses. Raises RunError where the checkpoints
+    are damaged or gone, and for one of a run of other settings or data.
     """
-    damaged = []
-    for path in (run.folder / LAST, run.folder / PREVIOUS):
-        if not path.exists():
-            continue
-        try:
-            with reading(path, checked=True) as file:
-                config = restore(run, file)
-        except CheckpointError as error:
-            say(f"{error}")
-            damaged.append(path.name)
-            continue
-        if path.name == PREVIOUS:  # else the next checkpoint would take its place
-            os.replace(path, run.folder / LAST)
-        (run.folder / "summary.json").unlink(missing_ok=True)
-        run.write_config(every)
-        if run.history.best_epoch:
-            run.save_best()
-        for line in differences(config, run.config):
-            say(line)
-        say(f"Going on with {run.folder} after iteration {run.history.iterations} ({path.name})")
-        return True
-    if damaged:
+    folder = run.folder
+    there = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    for anew in (False, True):
+        for path in there:
+            try:
+                with reading(path, checked=True) as file:
+                    config = restore(run, file, anew)
+            except CheckpointError as error:
+                if not anew:
+                    say(f"{error}")
+                continue
+            if path.name == PREVIOUS:  # else the next checkpoint would take its place
+                os.replace(path, folder / LAST)
+            (folder / "summary.json").unlink(missing_ok=True)
+            run.write_config(every)
+            if run.history.best_epoch:
+                run.save_best()
+            if anew:
+                save(run)  # which agrees with the new history.csv
+                say(f"history.csv is begun anew, without the losses so far; see {DAMAGED_HISTORY}")
+            for line in differences(config, run.config):
+                say(line)
+            say(f"Going on with {folder} after iteration {run.history.iterations} ({path.name})")
+            return True
+    learnt = (folder / BEST).is_file()
+    if there or learnt or (folder / "summary.json").is_file():
+        why = f"from {' or '.join(path.name for path in there)}, as said above"
+        eval_line = f"`mlpkit eval {folder}` scores what it has learnt; " if learnt else ""
         raise RunError(
-            f"{run.folder} can't be gone on with from {' or '.join(damaged)}, as said above: "
-            f"`mlpkit eval {run.folder}` scores what it has learnt; to train again, name another "
-            "folder with --out"
+            f"{folder} can't be gone on with {why if there else f'without its {LAST}'}: "
+            f"{eval_line}to train again, name another folder with --out"
         )
-    say(f"{run.folder} has no checkpoint: starting from the beginning")
+    say(f"{folder} has no checkpoint: starting from the beginning")
     return False
 
 
-def restore(run: Run, file: TensorFile) -> dict[str, Any]:
-    """Bring the run to the checkpoint, and cut history.csv to it; the configuration that it was
-    written with. Raises CheckpointError, and RunError for another run's."""
+def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
+    """Bring the run to the checkpoint, and cut history.csv to it, or begin that anew; the
+    configuration that it was written with. Raises CheckpointError, and RunError for another run's.
+    """
     record = read_record(file)
     check_same(run, record["config"])
     history, optimizer, copy = run.history, run.optimizer, run.backend.copy
@@ -157,15 +157,13 @@ def restore(run: Run, file: TensorFile) -> dict[str, Any]:
             found[name] = copy(run.backend.asarray(file.read(key), run.settings.dtype))
         return found
 
-    try:
-        agrees = run.history_file.resume(record["history_bytes"], record["history_sha256"])
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{error.filename} is missing") from error
-    if not agrees:
-        raise CheckpointError(
-            f"{run.history_file.path} doesn't begin with the {record['history_bytes']} bytes that "
-            f"were there when {file.path.name} was written"
+    size, digest = record["history_bytes"], record["history_sha256"]
+    if not anew and not run.history_file.resume(size, digest):
+        path = run.history_file.path
+        what = (
+            f"doesn't begin with the {size} bytes that were there" if path.exists() else "is gone"
         )
+        raise CheckpointError(f"{path} {what} when {file.path.name} was written")
     for layer in layers:
         if isinstance(layer, Dropout):
             layer.step = iterations
@@ -180,6 +178,8 @@ def restore(run: Run, file: TensorFile) -> dict[str, Any]:
     history.epochs, history.best_epoch = epochs, record["best_epoch"]
     history.best_params = tensors("best") if history.best_epoch else {}
     history.losses, history.taken = waiting, iterations - len(waiting)
+    if anew:
+        run.history_file.begin_anew(history, run.folder / DAMAGED_HISTORY)
     config: dict[str, Any] = record["config"]
     return config
 
@@ -229,8 +229,8 @@ def check_same(run: Run, recorded: dict[str, Any]) -> None:
                 "that data's folder with --data"
             )
         raise RunError(
-            f"{run.folder} was trained with {key} {recorded.get(key)}, and {value} is asked for: "
-            "name another folder with --out, or leave that out"
+            f"{run.folder} was trained with {key} {recorded.get(key)}, and an option or its "
+            f"config.json says {value}: take that back, or name another folder with --out"
         )
 
 

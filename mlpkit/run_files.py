@@ -19,16 +19,28 @@ class RunError(ValueError):
     """A run folder can't be used; the message says why and what to do."""
 
 
-def check_free(folder: Path) -> None:
-    """RunError where the folder can't take a new run."""
+RUN_FILES = (
+    "config.json", "history.csv", "best.safetensors", "last.safetensors", "last.1.safetensors",
+    "summary.json", "curves.png",
+)  # fmt: skip
+
+
+def check_free(folder: Path, *, beside: bool = False) -> None:
+    """RunError where the folder can't take a new run. beside: files that no run has may be there,
+    as a job scheduler's log."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run needs a folder: name another with --out")
-    if folder.is_dir() and not all(map(is_temporary, folder.iterdir())):
-        what = "another run" if (folder / "config.json").is_file() else "other files"
-        raise RunError(f"{folder} holds {what}: name another folder with --out, or remove it")
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = f"{there} can't be written to" if there.is_dir() else f"{there} is a file"
+    there = [path for path in folder.iterdir() if not is_temporary(path)] if folder.is_dir() else []
+    if any(path.name in RUN_FILES or not beside for path in there):
+        if (folder / "config.json").is_file():
+            raise RunError(
+                f"{folder} holds a run already: name another folder with --out, or go on with that "
+                f"one by --resume {folder}"
+            )
+        raise RunError(f"{folder} holds other files: name another folder with --out")
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = f"{place} can't be written to" if place.is_dir() else f"{place} is a file"
         raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
 
 
@@ -168,6 +180,8 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         for i, line in enumerate(file):
             if i == 0 or (i - 1) % thin == 0 or not line.rstrip().endswith(UNSCORED):
                 lines.append(i + 1)
+                if (columns := line.count(b",") + 1) != len(COLUMNS):
+                    raise ValueError(f"line {i + 1} has {columns} columns")
                 yield line.decode()
 
     try:
@@ -188,8 +202,9 @@ def read_history(folder: Path) -> list[dict[str, float]]:
             f"{path} holds no iterations: the run was stopped before its first: train again"
         )
     for line, row in zip(lines[1:], rows, strict=False):
-        # An epoch's last row has every column, the others the iteration, the epoch and the loss.
-        if row.keys() not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
+        # An epoch's last row has every column, the others the iteration, the epoch and the loss;
+        # that may have been lost (HistoryFile.begin_anew).
+        if {*row, "loss"} not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
             raise RunError(
                 f"{path} should hold {', '.join(COLUMNS)}; line {line} has "
                 f"{', '.join(map(str, row)) or 'none of them'}: train again"

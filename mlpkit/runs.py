@@ -25,7 +25,7 @@ from .optimizers import Optimizer
 from .provenance import data_hashes, peak_rss_bytes, versions
 from .recipes import Recipe, build_network, build_optimizer, check_dtype
 from .recording import EVERY_EPOCH, Every, Recorder
-from .resume import CONFIG_ALONE, forget, go_on, is_run, scalars
+from .resume import go_on, is_run, scalars
 from .run_files import check_free, claimed, free_folder, write_json
 from .scoring import BEST, MEAN_IMAGE, on_device
 from .seeding import check_seed
@@ -38,8 +38,8 @@ class Settings:
     """Everything that decides a run's result, but the data and the versions.
 
     base: the name of the recipe that it started from. train_size, val_size: of the splits; None:
-    the recipe's and the data set's own. patience, min_delta: `fit`'s. ValueError for a setting out
-    of range.
+    the recipe's and the data set's own. patience, min_delta: `fit`'s. threads: as they were asked
+    for, to be asked for again when the run goes on. ValueError for a setting out of range.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Settings:
     patience: int | None = None
     min_delta: float = 0.0
     base: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
@@ -101,18 +102,19 @@ def train_run(
             stack.enter_context(claimed(folder))
         begun = resume and is_run(folder)
         if not begun:
-            check_free(folder)
+            check_free(folder, beside=resume)
         run = prepare(backend, settings, find_folder, folder)
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(claimed(folder))
-            check_free(folder)  # another process may have made it meanwhile
+            check_free(folder, beside=resume)  # another process may have made it meanwhile
         try:
             if not (begun and go_on(run, every, say)):
                 run.start(every)
             train_on(run, every, watch)
-        except Stopped as stopped:
-            stopped.advice = f"mlpkit train --resume {shlex.quote(str(folder))}"
+        except (Stopped, OSError, RuntimeError, MemoryError) as error:
+            if is_run(folder):
+                error.add_note(f"go on: mlpkit train --resume {shlex.quote(str(folder))}")
             raise
     return run
 
@@ -156,6 +158,7 @@ def train_on(
             history=run.history,
             pause=held.check,
         )
+    held.check()  # a signal that came since the last pause
     run.finish(loss_func, run.history.iterations - iterations, time.perf_counter() - began)
 
 
@@ -185,15 +188,15 @@ class Run:
         return on_device(self.backend, part, self.settings.dtype, self.data.mean_image)
 
     def start(self, every: Every) -> None:
-        """Write config.json and the head of history.csv, and nothing else is left of a start
-        before."""
+        """Write config.json and the head of history.csv."""
         self.write_config(every)
-        forget(self.folder)
         self.history_file.start()
 
     def write_config(self, every: Every) -> None:
-        """Write config.json."""
-        write_json(self.folder / "config.json", self.config | {CONFIG_ALONE: str(every)})
+        """Write config.json: the configuration, with what decides no result and is kept for the
+        next start."""
+        kept = {"checkpoint_every": str(every), "threads_asked": self.settings.threads}
+        write_json(self.folder / "config.json", self.config | kept)
 
     def resolve(self) -> dict[str, Any]:
         """Everything resolved."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlpkit_backends import Backend, load
 
-from .checkpoint import load_weights
+from .checkpoint import CheckpointError, load_weights
 from .datasets import Dataset, Split, load_dataset
 from .evaluation import Batches, evaluate
 from .losses import CrossEntropy
@@ -39,10 +39,14 @@ def load_run(
     model = build_network(config["net"], config["keep_prob"], 0, config["dtype"], load(backend))
     if not (folder / BEST).is_file():
         raise RunError(
-            f"{folder} has no {BEST}: it was stopped before the end of its first epoch; `mlpkit "
-            f"train --resume {folder}` goes on with it"
+            f"{folder} has no {BEST}: it was stopped before the end of its first epoch, or the "
+            f"file was removed; `mlpkit train --resume {folder}` goes on, or writes it again"
         )
-    weights = load_weights(folder / BEST, checked=True)
+    try:
+        weights = load_weights(folder / BEST, checked=True)
+    except CheckpointError as error:
+        error.add_note(f"`mlpkit train --resume {folder}` writes it again from the last checkpoint")
+        raise
     expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}
     for name, shape in expected.items():
         came = f"has the shape {weights[name].shape}" if name in weights else "is missing"

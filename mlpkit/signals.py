@@ -15,10 +15,8 @@ if hasattr(signal, "SIGHUP"):  # the terminal is closed; not on Windows
 
 
 class Stopped(BaseException):
-    """A signal ends the command. `status`: the exit status that says so, 128 and its number;
-    `advice`: the command that goes on, if any does."""
-
-    advice = ""
+    """A signal ends the command. `status`: the exit status that says so, 128 and its number. A note
+    says what goes on, if anything does."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {NAMES[signal.Signals(number)]}")

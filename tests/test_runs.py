@@ -149,6 +149,7 @@ def test_the_configuration_is_complete(run: Path, data: Path) -> None:
         "patience": None,
         "min_delta": 0.0,
         "checkpoint_every": "epoch",
+        "threads_asked": None,
         "seed": 123,
         "dtype": "float32",
         "backend": "numpy",
@@ -338,8 +339,8 @@ def other_files(folder: Path) -> Path:
     [
         (under_a_file, "below/run can't be made: .*file is a file; name another folder with --out"),
         (a_file, "file is a file; a run needs a folder: name another with --out"),
-        (another_run, "holds another run: name another folder with --out, or remove it"),
-        (other_files, "holds other files: name another folder with --out, or remove it"),
+        (another_run, "holds a run already: name another folder with --out, or go on with"),
+        (other_files, "holds other files: name another folder with --out"),
     ],
 )
 def test_folders_that_cannot_take_a_run(
@@ -465,14 +466,14 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "no history": ("plot", removed("history.csv"), ("is no run", "it has no history.csv")),
     "history empty": ("plot", written("history.csv", b""), ("holds no iterations", "train again")),
     "history head": ("plot", written("history.csv", HEAD), ("holds no iterations", "train again")),
-    "history text": ("plot", written("history.csv", HEAD + b"1,1,,oh\n"), ("numbers", "'oh'")),
+    "history text": ("plot", written("history.csv", HEAD + b"1,1,,oh,,,,\n"), ("numbers", "'oh'")),
     "history zeros": ("plot", written("history.csv", bytes(500)), ("history.csv", "train again")),
-    "history columns": ("plot", written("history.csv", b"a,b\n1,2\n"), ("line 2 has a, b",)),
+    "history columns": ("plot", written("history.csv", b"a,b\n1,2\n"), ("line 1 has 2 columns",)),
     "history wide": ("plot", written("history.csv", HEAD + b"1,1,,2,,,,,9\n"), ("numbers",)),
     "history cut": (
         "plot",
         written("history.csv", HEAD + b"1,1,,2.5,,,,\n2,1"),
-        ("line 3 has iteration, epoch", "train again"),
+        ("line 3 has 2 columns", "train again"),
     ),
 }
 

@@ -1,0 +1,106 @@
+"""The options of `mlpkit train` as settings, of a new run or of one to go on with."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import CheckpointError, reading
+from .recipes import DEFAULT_RECIPE, RECIPES, Recipe, find_recipe
+from .run_files import RunError, check_types, read_json
+from .runs import Settings
+from .scoring import BEST
+
+
+def new_settings(given: dict[str, Any], backend: str | None) -> Settings:
+    """The settings of a new run from the options given."""
+    rest = dict(given)
+    base_name = rest.pop("recipe", DEFAULT_RECIPE)
+    if "lr_decay" in rest:
+        rest.setdefault("lr_decay_every", 1)
+    base, optimizer = find_recipe(base_name), rest.get("optimizer")
+    if optimizer in RECIPES and optimizer != base.optimizer:
+        base = replace(base, lr=RECIPES[optimizer].lr)
+    parts = {f.name for f in fields(Recipe)} - {"train_size"}
+    recipe = replace(base, **{key: rest.pop(key) for key in parts & rest.keys()})
+    # Another network or optimizer is no longer the recipe that a name promises.
+    changed = {"net", "optimizer"} & given.keys()
+    name = f"{recipe.net}-{recipe.optimizer}" if changed else base_name
+    return Settings(name, recipe, backend=backend, base=base_name, **rest)
+
+
+# What a run's settings come from in its configuration, beyond what every command reads.
+SETTINGS_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "recipe": (str, type(None)),
+    "batch_size": (int,),
+    "epochs": (int,),
+    "lr_decay": (float, int),
+    "lr_decay_every": (int,),
+    "train_size": (int,),
+    "seed": (int,),
+    "patience": (int, type(None)),
+    "min_delta": (float, int),
+    "backend": (str,),
+}
+
+
+def resumed_settings(
+    folder: Path, config: dict[str, Any], given: dict[str, Any], backend: str | None
+) -> Settings:
+    """The settings of a run to go on with. RunError where an option given contradicts them, but for
+    more epochs, another patience, and the backend."""
+    check_types(config, SETTINGS_TYPES, folder / "config.json")
+    for key, value in given.items():
+        option = f"--{key.replace('_', '-')}"
+        if key == "epochs" and value < config["epochs"]:
+            raise RunError(
+                f"{folder} has {option} {config['epochs']}, which can only be raised; got {value}"
+            )
+        if key not in ("epochs", *PATIENCE) and value != config.get(key):
+            raise RunError(
+                f"{folder} was started with {option} {config.get(key)}; got {value}: leave "
+                f"{option} out to go on with it, or name another folder for a new run"
+            )
+    recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)})
+    return Settings(
+        config["name"],
+        replace(recipe, epochs=given.get("epochs", recipe.epochs)),
+        backend=backend or config["backend"],
+        base=config["recipe"],
+        **{key: config[key] for key in RESUMED},
+        **{key: given.get(key, config[key]) for key in PATIENCE},
+    )
+
+
+RESUMED = ("keep_prob", "train_size", "val_size", "dtype", "seed")
+PATIENCE = ("patience", "min_delta")
+
+
+def finished(folder: Path, settings: Settings, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run that has nothing left to train. None, too, where one of the files that a
+    run ends with is damaged, which is said: to go on writes it again."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return None
+    try:
+        summary = read_json(path, SUMMARY_TYPES)
+        path = folder / BEST
+        with reading(path, checked=True):
+            pass
+    except (RunError, CheckpointError):
+        print(f"{path} is {'damaged' if path.exists() else 'gone'}: it is written again")
+        return None
+    same = all(getattr(settings, key) == config[key] for key in PATIENCE)
+    ended = summary["epochs"] >= settings.recipe.epochs or (summary["stopped"] and same)
+    return summary if ended else None
+
+
+SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
+    "val_accuracy": (float, int),
+    "test_accuracy": (float, int),
+    "best_epoch": (int,),
+    "epochs": (int,),
+    "stopped": (str,),
+}

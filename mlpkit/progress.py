@@ -26,6 +26,7 @@ from .datasets import Dataset
 from .history import History, Losses
 from .recipes import network_title
 from .runs import Run
+from .signals import Stopped
 from .sources import find_data
 
 REDRAW = 0.5  # seconds between looks at the loss, each of which waits for the device
@@ -107,7 +108,7 @@ class TrainingDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.live.stop()
-        if kind is not None:
+        if kind is not None and not issubclass(kind, Stopped):  # that has a line of its own
             self.say(f"Stopped early: what was recorded is in {self.run.folder}/")
 
     def say(self, line: str) -> None:

@@ -97,8 +97,7 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
     that has the scores of every epoch and lacks the losses. Raises RunError where the checkpoints
     are damaged or gone, and for one of a run of other settings or data.
     """
-    folder = run.folder
-    there = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    there = [path for path in (run.folder / LAST, run.folder / PREVIOUS) if path.exists()]
     for anew in (False, True):
         for path in there:
             try:
@@ -109,28 +108,35 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
                     say(f"{error}")
                 continue
             if path.name == PREVIOUS:  # else the next checkpoint would take its place
-                os.replace(path, folder / LAST)
-            (folder / "summary.json").unlink(missing_ok=True)
+                os.replace(path, run.folder / LAST)
+            (run.folder / "summary.json").unlink(missing_ok=True)
             run.write_config(every)
             if run.history.best_epoch:
                 run.save_best()
             if anew:
-                save(run)  # which agrees with the new history.csv
-                say(f"history.csv is begun anew, without the losses so far; see {DAMAGED_HISTORY}")
+                save(run)  # it agrees with the new history.csv
+                say("history.csv is begun anew, without the losses so far")
             for line in differences(config, run.config):
                 say(line)
-            say(f"Going on with {folder} after iteration {run.history.iterations} ({path.name})")
+            at = f"after iteration {run.history.iterations} ({path.name})"
+            say(f"Going on with {run.folder} {at}")
             return True
-    learnt = (folder / BEST).is_file()
-    if there or learnt or (folder / "summary.json").is_file():
-        why = f"from {' or '.join(path.name for path in there)}, as said above"
-        eval_line = f"`mlpkit eval {folder}` scores what it has learnt; " if learnt else ""
-        raise RunError(
-            f"{folder} can't be gone on with {why if there else f'without its {LAST}'}: "
-            f"{eval_line}to train again, name another folder with --out"
-        )
-    say(f"{folder} has no checkpoint: starting from the beginning")
+    check_not_lost(run.folder, there)
+    say(f"{run.folder} has no checkpoint: starting from the beginning")
     return False
+
+
+def check_not_lost(folder: Path, damaged: list[Path]) -> None:
+    """RunError where a run without a good checkpoint has finished an epoch or more."""
+    learnt = (folder / BEST).is_file()
+    if damaged or learnt or (folder / "summary.json").is_file():
+        names = " or ".join(path.name for path in damaged)
+        why = f"from {names}, as said above" if damaged else f"without its {LAST}"
+        scored = f"`mlpkit eval {folder}` scores what it has learnt; " if learnt else ""
+        raise RunError(
+            f"{folder} can't be gone on with {why}: {scored}to train again, name another folder "
+            "with --out"
+        )
 
 
 def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:

@@ -79,8 +79,8 @@ PATIENCE = ("patience", "min_delta")
 
 
 def finished(folder: Path, settings: Settings, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The summary of a run that has nothing left to train. None, too, where one of the files that a
-    run ends with is damaged, which is said: to go on writes it again."""
+    """The summary of a run that has nothing left to train. None, too, where a file that it ends
+    with is damaged, which is said: to go on writes it again."""
     path = folder / "summary.json"
     if not path.is_file():
         return None
@@ -90,7 +90,7 @@ def finished(folder: Path, settings: Settings, config: dict[str, Any]) -> dict[s
         with reading(path, checked=True):
             pass
     except (RunError, CheckpointError):
-        print(f"{path} is {'damaged' if path.exists() else 'gone'}: it is written again")
+        print(f"{path} is {'damaged' if path.exists() else 'gone'}")
         return None
     same = all(getattr(settings, key) == config[key] for key in PATIENCE)
     ended = summary["epochs"] >= settings.recipe.epochs or (summary["stopped"] and same)

@@ -475,12 +475,11 @@ def test_a_signal_keeps_the_record(
             break
     process.send_signal(number)
     try:
-        out, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=30)
     finally:
         process.kill()  # where it went on: it would train for days
     assert process.returncode == status
     assert err == f"mlpkit: stopped by {word}; go on: mlpkit train --resume run\n"
-    assert out.splitlines()[-1] == "Stopped early: what was recorded is in run/"
     rows = history(tmp_path / "run")
     assert [int(row["iteration"]) for row in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= 3 * ((TRAIN - VAL) // 10)
@@ -720,7 +719,7 @@ def test_what_a_finished_run_lost_is_written_again(
     status, out, err = mlpkit("train", "--resume", "run")
     assert (status, err) == (0, "")
     if not gone:
-        assert out.startswith(f"run/{name} is damaged: it is written again\n")
+        assert out.startswith(f"run/{name} is damaged\n")
     assert "Going on with run after iteration 10 (last.safetensors)\n" in out
     if name == "best.safetensors":
         assert path.read_bytes() == before

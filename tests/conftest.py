@@ -1,10 +1,11 @@
-"""Fixtures: `backend`, every backend that shared code is tested over, and `torture`, how long the
-tests in torture/ go on."""
+"""Fixtures: `backend`, every backend that shared code is tested over; `torture`, how long the tests
+in torture/ go on; `mlpkit`, the command line, and `digits`, its data."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import mlpkit_backends
 from mlpkit_backends import Array, Backend, BackendUnavailable, available, load
+from tests.commands import TEST, TRAIN, Mlpkit
 
 
 class StrictBackend(Backend):
@@ -105,3 +107,36 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def torture(request: pytest.FixtureRequest) -> Torture:
     """The length of a test in torture/, and where its figures go."""
     return Torture(request.config)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small set of rendered digits."""
+    from mlpkit import synthetic  # here: other tests run where matplotlib is missing
+
+    folder = tmp_path_factory.mktemp("digits")
+    synthetic.make(folder, TRAIN, TEST, workers=1)
+    return str(folder)
+
+
+@pytest.fixture
+def mlpkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Mlpkit:
+    """Runs a command in tmp_path; returns its status, and what it said on either stream."""
+    from mlpkit import cli  # here: other tests run where typer is missing
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("MLPKIT_DATA", raising=False)
+    monkeypatch.delenv("MLPKIT_TRACEBACK", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mlpkit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        status = ended.value.code
+        return (status if isinstance(status, int) else 0, *capsys.readouterr())
+
+    return run

@@ -1,17 +1,11 @@
 """The command line as its user meets it: help, runs from end to end, what is said and returned."""
 
-import csv
-import errno
 import json
-import os
 import re
-import select
-import signal
 import subprocess
 import sys
-import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.image
@@ -19,53 +13,8 @@ import numpy as np
 import pytest
 
 import mlpkit_backends
-from mlpkit import cli, svhn, synthetic
-
-TRAIN, TEST = 60, 20
-VAL = 3  # 4.45 % of 60 is 2.7
-HERE = [sys.executable, "-c", "from mlpkit.cli import main; main()"]
-Mlpkit = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small set of rendered digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    synthetic.make(folder, TRAIN, TEST, workers=1)
-    return str(folder)
-
-
-@pytest.fixture
-def mlpkit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Mlpkit:
-    """Runs a command in tmp_path; returns its status, and what it said on either stream."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("MLPKIT_DATA", raising=False)
-    monkeypatch.delenv("MLPKIT_TRACEBACK", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mlpkit", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        status = ended.value.code
-        return (status if isinstance(status, int) else 0, *capsys.readouterr())
-
-    return run
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """A process of its own finds what this one does."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return os.environ | {"PYTHONPATH": path, "MLPKIT_BACKEND": "numpy"} | changes
-
-
-def history(run: Path) -> list[dict[str, str]]:
-    with (run / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
+from mlpkit import svhn
+from tests.commands import TEST, TRAIN, VAL, Mlpkit, environment, history
 
 COMMANDS = {
     "": "train eval plot activations report compare verify-report bench doctor grade check data",
@@ -130,8 +79,8 @@ def test_version_and_bare_call(mlpkit: Mlpkit) -> None:
     assert "Usage: mlpkit" in out + err
 
 
-def test_a_run_from_end_to_end(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
-    arguments = ["--data", data, "--net", "8", "--epochs", "3", "--batch-size", "10"]
+def test_a_run_from_end_to_end(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
+    arguments = ["--data", digits, "--net", "8", "--epochs", "3", "--batch-size", "10"]
     status, out, err = mlpkit("train", *arguments)
     assert (status, err) == (0, "")
     run = tmp_path / "runs" / "8-adam"
@@ -142,7 +91,7 @@ def test_a_run_from_end_to_end(mlpkit: Mlpkit, data: str, tmp_path: Path) -> Non
     assert lines[0].startswith("Device    numpy: ")
     assert (
         lines[1]
-        == f"Data      {data}: {TRAIN - VAL} training, {VAL} validation, {TEST} test images"
+        == f"Data      {digits}: {TRAIN - VAL} training, {VAL} validation, {TEST} test images"
     )
     assert lines[2] == (
         "Training  MLP 8 with adam, lr 0.0005, batch size 10, 3 epochs, float32, seed 123"
@@ -173,17 +122,17 @@ def test_a_run_from_end_to_end(mlpkit: Mlpkit, data: str, tmp_path: Path) -> Non
     status, out, err = mlpkit("eval", "runs/8-adam")
     assert (status, err) == (0, "")
     title, *lines = out.splitlines()
-    assert title == f"runs/8-adam on {data}"
+    assert title == f"runs/8-adam on {digits}"
     val, test = (line.split() for line in lines)
     assert (val[0], val[2:5]) == ("val", ["images", "accuracy", f"{summary['val_accuracy']:.2%}"])
     assert (test[0], test[4]) == ("test", f"{summary['test_accuracy']:.2%}")
     assert test[5:] == ["loss", f"{summary['test_loss']:.4f}"]
-    assert mlpkit("eval", "runs/8-adam", "--data", data)[:2] == (0, out)
+    assert mlpkit("eval", "runs/8-adam", "--data", digits)[:2] == (0, out)
 
 
-def test_one_seed_one_result(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+def test_one_seed_one_result(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
     for name, seed in (("one", "1"), ("two", "1"), ("other", "2")):
-        arguments = ["--data", data, "--net", "4", "--epochs", "1", "--batch-size", "10"]
+        arguments = ["--data", digits, "--net", "4", "--epochs", "1", "--batch-size", "10"]
         assert mlpkit("train", *arguments, "--seed", seed, "--out", name)[0] == 0
     for file in ("history.csv", "best.safetensors"):
         one, two, other = (
@@ -213,8 +162,10 @@ STARTS: dict[str, tuple[str, str, str, float, int]] = {
 
 
 @pytest.mark.parametrize("options", STARTS)
-def test_recipes_and_their_changes(mlpkit: Mlpkit, data: str, tmp_path: Path, options: str) -> None:
-    status, _, err = mlpkit("train", "--data", data, "--epochs", "1", *options.split())
+def test_recipes_and_their_changes(
+    mlpkit: Mlpkit, digits: str, tmp_path: Path, options: str
+) -> None:
+    status, _, err = mlpkit("train", "--data", digits, "--epochs", "1", *options.split())
     assert (status, err) == (0, "")
     name, net, optimizer, lr, batch_size = STARTS[options]
     run = tmp_path / "runs" / name
@@ -225,15 +176,15 @@ def test_recipes_and_their_changes(mlpkit: Mlpkit, data: str, tmp_path: Path, op
     assert mlpkit("eval", str(run))[0] == 0
 
 
-def test_runs_without_a_name_of_their_own(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+def test_runs_without_a_name_of_their_own(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
     for _ in range(3):
-        mlpkit("train", "--data", data, "--net", "2", "--epochs", "1")
+        mlpkit("train", "--data", digits, "--net", "2", "--epochs", "1")
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert names == ["2-adam", "2-adam-2", "2-adam-3"]
 
 
-def test_another_run_is_left_alone(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
-    arguments = ["train", "--data", data, "--net", "2", "--epochs", "1", "--out", "run"]
+def test_another_run_is_left_alone(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
+    arguments = ["train", "--data", digits, "--net", "2", "--epochs", "1", "--out", "run"]
     mlpkit(*arguments)
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     status, out, err = mlpkit(*arguments, "--seed", "9")
@@ -285,8 +236,8 @@ BAD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("options", BAD)
-def test_options_that_cannot_be(mlpkit: Mlpkit, data: str, tmp_path: Path, options: str) -> None:
-    given = ["train", "--data", data, "--net", "4", "--out", "run", *options.split()]
+def test_options_that_cannot_be(mlpkit: Mlpkit, digits: str, tmp_path: Path, options: str) -> None:
+    given = ["train", "--data", digits, "--net", "4", "--out", "run", *options.split()]
     status, out, err = mlpkit(*given)
     assert (status, out) == (2, "")
     assert err.startswith("mlpkit: ")
@@ -338,7 +289,7 @@ def no_driver() -> types.ModuleType:
 )
 def test_cupy_where_it_cannot_run(
     mlpkit: Mlpkit,
-    data: str,
+    digits: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     cupy: types.ModuleType | None,
@@ -346,7 +297,7 @@ def test_cupy_where_it_cannot_run(
     cure: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    status, out, err = mlpkit("train", "--data", data, "--backend", "cupy")
+    status, out, err = mlpkit("train", "--data", digits, "--backend", "cupy")
     assert (status, out) == (2, "")
     assert err.startswith("mlpkit: backend cupy can't be used: ")
     assert cause in err
@@ -355,9 +306,9 @@ def test_cupy_where_it_cannot_run(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_diverges(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+def test_a_run_that_diverges(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
     arguments = ["--net", "4", "--optimizer", "sgd", "--lr", "1e25", "--batch-size", "10"]
-    status, out, err = mlpkit("train", "--data", data, *arguments, "--out", "run")
+    status, out, err = mlpkit("train", "--data", digits, *arguments, "--out", "run")
     assert status == 2
     said = re.fullmatch(
         r"mlpkit: the loss became (?:nan|inf) at iteration (\d+): training diverged; lower the "
@@ -374,17 +325,17 @@ def test_a_run_that_diverges(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["file", "file/run"])
-def test_a_run_into_a_file(mlpkit: Mlpkit, data: str, tmp_path: Path, out: str) -> None:
+def test_a_run_into_a_file(mlpkit: Mlpkit, digits: str, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("kept")
-    status, said, err = mlpkit("train", "--data", data, "--net", "2", "--out", out)
+    status, said, err = mlpkit("train", "--data", digits, "--net", "2", "--out", out)
     assert (status, said) == (2, "")
     assert re.fullmatch(rf"mlpkit: {out} .*is a file; .* --out\n", err)
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_plots(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
+def test_plots(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        mlpkit("train", "--data", data, "--net", "2", "--epochs", "1", "--out", name)
+        mlpkit("train", "--data", digits, "--net", "2", "--epochs", "1", "--out", name)
     (tmp_path / "one" / "curves.png").unlink()
     # The arguments, the file and its pixels: figures of 10x4, 8x11 and 10x6 inches at 120 an inch.
     for arguments, out, shape in (
@@ -409,11 +360,11 @@ def test_plots(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_a_data_set_holds(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
-    status, out, err = mlpkit("data", "info", "--data", data, "--out", "samples.png")
+def test_what_a_data_set_holds(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
+    status, out, err = mlpkit("data", "info", "--data", digits, "--out", "samples.png")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith(f"{data}: images uint8 (N, 32, 32, 3)")
+    assert lines[0].startswith(f"{digits}: images uint8 (N, 32, 32, 3)")
     assert lines[-1] == "samples.png"
     assert matplotlib.image.imread(tmp_path / "samples.png").shape[:2] == (840, 840)
     table = [re.findall(r"\w+", line) for line in lines]
@@ -447,331 +398,3 @@ def test_data_verified(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.Monke
     files = (svhn.RemoteFile("a", 3, known),)
     monkeypatch.setattr(svhn, "FILES", files)
     assert mlpkit("data", "verify") == (0, "a: ok\n", "")
-
-
-@pytest.mark.parametrize(
-    ("number", "status", "word"),
-    [
-        (signal.SIGINT, 130, "Ctrl-C"),
-        (signal.SIGTERM, 143, "SIGTERM"),
-        (getattr(signal, "SIGHUP", None), 129, "SIGHUP"),
-    ],
-)
-def test_a_signal_keeps_the_record(
-    data: str, tmp_path: Path, number: int, status: int, word: str
-) -> None:
-    arguments = ["train", "--data", data, "--net", "4", "--epochs", "1000000", "--out", "run"]
-    process = subprocess.Popen(
-        [*HERE, *arguments, "--batch-size", "10"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip().startswith("3 / 1000000"):
-            break
-    process.send_signal(number)
-    try:
-        _, err = process.communicate(timeout=30)
-    finally:
-        process.kill()  # where it went on: it would train for days
-    assert process.returncode == status
-    assert err == f"mlpkit: stopped by {word}; go on: mlpkit train --resume run\n"
-    rows = history(tmp_path / "run")
-    assert [int(row["iteration"]) for row in rows] == list(range(1, len(rows) + 1))
-    assert len(rows) >= 3 * ((TRAIN - VAL) // 10)
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    weights = {"best.safetensors", "last.safetensors", "last.1.safetensors"}
-    assert names == {"config.json", "history.csv", "curves.png"} | weights
-
-
-def test_training_goes_on_where_nobody_reads(data: str, tmp_path: Path) -> None:
-    arguments = ["train", "--data", data, "--net", "4", "--epochs", "30", "--out", "run"]
-    with subprocess.Popen(
-        [*HERE, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment(),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
-    assert (tmp_path / "run" / "summary.json").is_file()
-
-
-def on_terminal(command: list[str], cwd: Path) -> str:
-    """What a command writes to a terminal of 80 columns."""
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=cwd,
-        env=environment(TERM="xterm-256color", COLUMNS="80", LINES="24"),
-    ) as process:
-        os.close(theirs)
-        written, deadline = b"", time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # Linux's end of a terminal's output
-                break
-            if not part:
-                break
-            written += part
-        os.close(ours)
-        assert process.wait(timeout=30) == 0
-    return written.decode()
-
-
-def screen(written: str) -> list[str]:
-    """The lines left on a terminal, of the few controls that a live line takes."""
-    lines, row = [""], 0
-    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
-        if token == "\n":
-            row += 1
-            lines += [""] * (row == len(lines))
-        elif token == "\r":
-            lines[row] = "\r" + lines[row].lstrip("\r")
-        elif token.endswith("K"):
-            lines[row] = ""
-        elif token.endswith("A"):
-            row -= int(token[2:-1] or 1)
-        elif not token.startswith("\x1b"):
-            lines[row] = token if lines[row].startswith("\r") else lines[row] + token
-    return [line.lstrip("\r") for line in lines]
-
-
-def test_a_terminal_shows_a_live_line_that_goes(data: str, tmp_path: Path) -> None:
-    code = "import mlpkit.progress as p; p.REDRAW = 0; from mlpkit.cli import main; main()"
-    arguments = ["train", "--data", data, "--net", "4", "--epochs", "2", "--batch-size", "1"]
-    written = on_terminal([sys.executable, "-c", code, *arguments, "--out", "run"], tmp_path)
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
-    live = [part for part in re.split(r"[\r\n]+", plain) if "━" in part]
-    total = 2 * (TRAIN - VAL)
-    first = int(re.findall(r"(\d+)/", live[0])[0])
-    assert 1 <= first < total
-    for part in live:
-        assert re.match(rf"loss \d+\.\d{{4}}  \d+ it/s .*━.* +\d+/{total} ", part), part
-        assert len(part.rstrip()) <= 80
-    # Nothing pulses before the first loss, and the cursor comes back.
-    assert "?" not in plain
-    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") > 0
-    left = screen(written)
-    assert not any("━" in line for line in left)
-    assert [line.split()[:3] for line in left if " / 2 " in line] == [
-        ["1", "/", "2"],
-        ["2", "/", "2"],
-    ]
-    assert left[0].startswith("Device    numpy: ")
-    assert left[-2].startswith("In run/: ")
-
-
-def test_a_terminal_shows_how_far_the_making_is(tmp_path: Path) -> None:
-    arguments = ["data", "make", "--out", "new", "--train-size", "600", "--test-size", "300"]
-    written = on_terminal([*HERE, *arguments], tmp_path)
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
-    assert re.search(r"━ +\d+/900 images", plain)
-    assert [line for line in screen(written) if line] == [
-        "new/ holds 600 training and 300 test images."
-    ]
-
-
-def test_plain_lines_tell_how_far_a_long_epoch_is(data: str, tmp_path: Path) -> None:
-    code = "import mlpkit.progress as p; p.PLAIN_EVERY = 0; from mlpkit.cli import main; main()"
-    arguments = ["train", "--data", data, "--net", "4", "--epochs", "1", "--batch-size", "1"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--out", "run"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-        check=True,
-    )
-    assert done.stderr == ""
-    steps = re.findall(
-        r"^  iteration (\d+) / 57  loss (\d+\.\d{4})  \d+ it/s  \d+ s left$", done.stdout, re.M
-    )
-    losses = [float(row["loss"]) for row in history(tmp_path / "run")]
-    assert [int(i) for i, _ in steps] == sorted({int(i) for i, _ in steps})
-    assert steps[-1][0] == "57"
-    for i, loss in steps:
-        assert loss == f"{losses[int(i) - 1]:.4f}"
-    assert all(line.isprintable() for line in done.stdout.splitlines())
-
-
-SMALL = ["--net", "2", "--epochs", "2", "--batch-size", "10"]
-
-
-def test_a_run_resumed_at_its_end_and_longer(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
-    command = ["train", "--data", data, *SMALL, "--out", "run", "--resume"]
-    for name in ("run", "whole"):
-        whole = ["train", "--data", data, *SMALL, "--epochs", "4", "--out", "whole"]
-        assert mlpkit(*(command if name == "run" else whole))[0] == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    for again in (command, ["train", "--resume", "run"]):
-        status, out, err = mlpkit(*again)
-        assert (status, err) == (0, "")
-        assert out.startswith("run is finished; --epochs trains it longer. Best epoch ")
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-    status, out, err = mlpkit("train", "--resume", "run", "--epochs", "4")
-    assert (status, err) == (0, "")
-    assert out.startswith("Going on with run after iteration 10 (last.safetensors)\n")
-    for name in ("best.safetensors", "last.safetensors", "history.csv"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-RESUMED = {
-    "--resume run --lr 0.5": "run was started with --lr 0.0005; got 0.5: leave --lr out",
-    "--resume run --net 3": "run was started with --net 2; got 3: leave --net out",
-    "--resume run --recipe sgd": "run was started with --recipe adam; got sgd",
-    "--resume run --epochs 1": "run has --epochs 2, which can only be raised; got 1",
-    "--resume run --min-delta 0.1": "min_delta 0.1 counts for patience alone: give that, too",
-    "--resume run --epochs 3 --data other": "other holds other data than run was trained with",
-    "--resume nowhere": "there is no run in nowhere to go on with: a new one is started with --out",
-    "--resume": "--resume takes a run's folder: --resume RUN, or --out RUN --resume",
-    "--resume run --out other": "--resume run and --out other name two runs: leave one out",
-    "run": "run is not for a new run: go on with it by --resume, or name --out",
-    "--out run": "run holds a run already: name another folder with --out, or go on with that one",
-    "--resume run/last.safetensors": "run/last.safetensors is a file: --resume takes the run's fol",
-    "--out new --checkpoint-every often": "--checkpoint-every takes iterations, as in 500, a time",
-    "--out new --checkpoint-every 0": "as in 30s, 10m or 2h, or epoch; got '0'",
-    "--out new --checkpoint-every -3s": "as in 30s, 10m or 2h, or epoch; got '-3s'",
-    "--out new --checkpoint-every=": "as in 30s, 10m or 2h, or epoch; got ''",
-    "--out new --patience 0": "patience must be at least 1 epoch; got 0",
-    "--out new --min-delta -1": "min_delta must be 0 or more, and finite; got -1.0",
-}
-
-
-def test_what_cannot_be_resumed(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
-    assert mlpkit("train", "--data", data, *SMALL, "--out", "run")[0] == 0
-    (tmp_path / "other").mkdir()
-    synthetic.make(tmp_path / "other", TRAIN, TEST, seed=1, workers=1)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    for options, said in RESUMED.items():
-        status, out, err = mlpkit("train", *options.split())
-        assert (status, out) == (2, ""), options
-        assert err.startswith(f"mlpkit: {said}") or said in err, options
-        assert err.count("\n") == 1
-        assert not (tmp_path / "new").exists()
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-
-
-def test_patience_ends_a_run(mlpkit: Mlpkit, data: str, tmp_path: Path) -> None:
-    options = [*SMALL, "--epochs", "9", "--lr", "1e-30", "--patience", "2"]
-    status, out, err = mlpkit("train", "--data", data, *options, "--out", "run")
-    assert (status, err) == (0, "")
-    said = "Ended after 3 epochs, as 2 epochs have not raised the validation accuracy. Best epoch 1"
-    assert said in out
-    assert len(history(tmp_path / "run")) == 3 * ((TRAIN - VAL) // 10)
-    longer = f"run is finished; a higher --patience trains it longer. {said}"
-    for more in ([], ["--epochs", "20"], ["--patience", "2"]):
-        assert mlpkit("train", "--resume", "run", *more)[1].startswith(longer)
-    assert mlpkit("eval", "run")[0] == 0
-    out = mlpkit("train", "--resume", "run", "--patience", "4")[1]
-    assert "Ended after 5 epochs, as 4 epochs have not raised" in out
-
-
-def test_the_threads_asked_for_are_kept(data: str, tmp_path: Path) -> None:
-    def train(*options: str) -> tuple[str, dict[str, object]]:
-        free = {k: v for k, v in environment().items() if k != "MLPKIT_THREADS"}
-        done = subprocess.run(
-            [*HERE, "train", *options], cwd=tmp_path, env=free, stdout=subprocess.PIPE, text=True
-        )
-        assert done.returncode == 0
-        return done.stdout, json.loads((tmp_path / "run" / "config.json").read_text())
-
-    _, config = train("--data", data, *SMALL, "--threads", "1", "--out", "run")
-    assert (config["threads"], config["threads_asked"]) == (1, 1)
-    out, after = train("--resume", "run", "--epochs", "3")
-    assert "bits may differ" not in out
-    assert after == config | {"epochs": 3}
-
-
-@pytest.mark.parametrize("name", ["best.safetensors", "summary.json"])
-@pytest.mark.parametrize("gone", [True, False])
-def test_what_a_finished_run_lost_is_written_again(
-    mlpkit: Mlpkit, data: str, tmp_path: Path, name: str, gone: bool
-) -> None:
-    mlpkit("train", "--data", data, *SMALL, "--out", "run")
-    path = tmp_path / "run" / name
-    before = path.read_bytes()
-    if gone:
-        path.unlink()
-    else:
-        path.write_bytes(before[:-3])
-    if name == "best.safetensors":
-        status, _, err = mlpkit("eval", "run")
-        assert status == 2
-        assert "`mlpkit train --resume run`" in err
-        assert err.count("\n") == 1
-    status, out, err = mlpkit("train", "--resume", "run")
-    assert (status, err) == (0, "")
-    if not gone:
-        assert out.startswith(f"run/{name} is damaged\n")
-    assert "Going on with run after iteration 10 (last.safetensors)\n" in out
-    if name == "best.safetensors":
-        assert path.read_bytes() == before
-    else:
-        old, new = json.loads(before), json.loads(path.read_text())
-        for key in ("val_accuracy", "test_accuracy", "best_epoch", "epochs", "iterations"):
-            assert old[key] == new[key]
-
-
-def test_a_signal_while_the_last_curves_are_drawn_is_heard(
-    mlpkit: Mlpkit, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def draw(folders: object, out: Path) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("mlpkit.recording.plot_runs", draw)
-        status, _, err = mlpkit("train", "--data", data, *SMALL, "--out", "run")
-    assert status == 130
-    assert err == "mlpkit: stopped by Ctrl-C; go on: mlpkit train --resume run\n"
-    assert not (tmp_path / "run" / "summary.json").exists()
-    assert mlpkit("train", "--resume", "run")[0] == 0
-    assert (tmp_path / "run" / "summary.json").exists()
-
-
-def test_a_full_disk_says_how_to_go_on(
-    mlpkit: Mlpkit, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(folders: object, out: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(out))
-
-    monkeypatch.setattr("mlpkit.recording.plot_runs", full)
-    status, _, err = mlpkit("train", "--data", data, *SMALL, "--out", "run")
-    assert (status, err) == (
-        2,
-        "mlpkit: the disk is full for run/curves.png: make room, or write elsewhere (--out); "
-        "go on: mlpkit train --resume run\n",
-    )
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGTERM")
-def test_sigterm_ends_any_command_with_a_word(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*HERE, "data", "make", "--out", "new"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-    )
-    while not (tmp_path / "new").exists():
-        time.sleep(0.01)
-    process.terminate()
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (143, "mlpkit: stopped by SIGTERM\n")

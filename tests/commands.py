@@ -1,0 +1,27 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# The images of the `digits` fixture's files; of the training file's, 4.45 % are for validation.
+TRAIN, TEST = 60, 20
+VAL = 3
+HERE = [sys.executable, "-c", "from mlpkit.cli import main; main()"]
+SMALL = ["--net", "2", "--epochs", "2", "--batch-size", "10"]
+Mlpkit = Callable[..., tuple[int, str, str]]  # the `mlpkit` fixture
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """A process of its own finds what this one does."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return os.environ | {"PYTHONPATH": path, "MLPKIT_BACKEND": "numpy"} | changes
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -216,6 +216,35 @@ def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
     assert "copy the best epoch's parameters" in found["Training to 75 %"]
 
 
+DECAYS = "epoch > 0 and epoch % lr_decay_every == 0"
+
+
+@pytest.mark.parametrize(
+    ("when", "rate", "hint"),
+    [
+        ("False", 0.01, "lr_decay isn't used"),
+        ("epoch > 0", 0.01 * 0.5**2, "lowered too often"),
+        ("True", 0.01 * 0.5**3, "lowered too often"),
+        ("epoch % lr_decay_every == 0", 0.01 * 0.5**2, "lowered too often"),
+        # Two readings of the contract: as a pair of epochs ends, and as the next begins.
+        ("epoch in (1, 3)", 0, ""),
+        ("epoch in (2, 4)", 0, ""),
+    ],
+)
+def test_the_rate_falls_every_second_epoch(
+    tmp_path: Path, when: str, rate: float, hint: str
+) -> None:
+    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    quick = PLAIN.replace("fc(3072, 3072,", "fc(3072, 4,").replace("fc(3072, 10,", "fc(4, 10,")
+    assert quick.count(DECAYS) == 1
+    (section,) = grade_text(tmp_path, quick.replace(DECAYS, when), training).sections
+    found = [failure for failure in section.failures if failure.part == "learning rate"]
+    assert len(found) == bool(rate)
+    for failure in found:
+        assert f"expected 0.005, got {rate:g}" in failure.what
+        assert hint in failure.hint
+
+
 def test_an_optimizer_that_does_nothing_beats_nobody(tmp_path: Path) -> None:
     race = [section for section in SECTIONS if section.name == "SGD against SGDM"]
     found = lost(grade_text(tmp_path, PLAIN.replace("        w += v\n", ""), race))

@@ -254,8 +254,9 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
     Gives losses, train_acc and val_acc, as train_net does; test_scores of the test pictures;
     best_scores of the validation pictures with the parameters returned as the best; and moved, how
-    many of these changed when the network's own did (both where settings hold best). settings:
-    network, optimizer, its lr (and momentum), batch_size, epochs.
+    many of these changed when the network's own did (both where settings hold best); and lr, the
+    optimizer's at the end. settings: network, optimizer, its lr (and momentum), batch_size, epochs,
+    and where the rate is to fall, lr_decay and lr_decay_every.
     """
     mean = arrays["train"].mean(axis=0) / 255
     images = {split: arrays[split] / 255 - mean for split in ("train", "val", "test")}
@@ -267,6 +268,7 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     model = names[settings["network"]]()
     more = {key: settings[key] for key in ("lr", "momentum") if key in settings}
     chosen = names[settings["optimizer"]](model.net, **more)
+    decay = {key: settings[key] for key in ("lr_decay", "lr_decay_every") if key in settings}
     best, losses, train_acc, val_acc = names["train_net"](
         data,
         model,
@@ -275,12 +277,14 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         settings["batch_size"],
         settings["epochs"],
         show_every=1000,
+        **decay,
     )
     answer = {
         "losses": taken(names, losses),
         "train_acc": taken(names, train_acc),
         "val_acc": taken(names, val_acc),
         "test_scores": scores_of(names, model, images["test"]),
+        "lr": taken(names, chosen.lr),
     }
     if settings.get("best"):
         before = {name: float(a.sum()) for name, a in best.items()}

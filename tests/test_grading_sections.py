@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlpkit.cli_check import Printer
 from mlpkit.grading.grading import grade
-from mlpkit.grading.interface import Grade
+from mlpkit.grading.interface import Failure, Grade
 from mlpkit.grading.local import LocalRunner, reference
 from mlpkit.grading.sandbox import SandboxRunner
 from mlpkit.grading.sections import SECTIONS
@@ -121,7 +123,7 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
         "if is_training and 0",
         "if 0",
         {"Dropout forward"},
-        "test",
+        "dropout is left on at test",
     ),
     "backward without the mask": (
         "return dout * self.mask",
@@ -171,6 +173,12 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
         {"FC + leaky ReLU"},
         "replaced instead of shared",
     ),
+    "assign that no layer sees": (
+        "self.owner(name).params[name] = value",
+        "self.params = {**getattr(self, 'params', {}), name: value}",
+        {"FC + leaky ReLU", "Small network", "Dropout network"},
+        "assign doesn't reach the layers",
+    ),
     "weights too large": (
         "w = init_scale * np.random.randn",
         "w = 10 * init_scale * np.random.randn",
@@ -193,6 +201,41 @@ def test_a_mistake_costs_its_rows_and_gets_its_hint(tmp_path: Path, mistake: str
     found = lost(grade_text(tmp_path, PLAIN.replace(right, wrong)))
     assert set(found) == sections
     assert hint in "\n".join(found.values())
+
+
+def failures_of(result: Grade, name: str) -> list[Failure]:
+    """What is said of a section."""
+    return next(list(s.failures) for s in result.sections if s.name == name)
+
+
+def test_the_first_wrong_gradient_of_a_pass_is_what_is_said(tmp_path: Path) -> None:
+    right = "return dout @ self.params[self.w_name].T"
+    assert PLAIN.count(right) == 1
+    result = grade_text(tmp_path, PLAIN.replace(right, f"{right} * 2"))
+    (failure,) = failures_of(result, "Small network")
+    assert failure.what.startswith("gradient of fc_1_w: relative error")  # fc_2's are right
+    assert failure.what.endswith("differs too (fc_1_b, dx)")
+    assert [f.part for f in failures_of(result, "Dropout network")] == [
+        "keep 0", "keep 0.25", "keep 0.5"
+    ]  # fmt: skip
+    assert [f.part for f in failures_of(result, "FC + leaky ReLU")] == ["dx"]
+
+
+def test_check_calls_arrays_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    networks = ("FC + leaky ReLU", "Small network", "Dropout network")
+    grade(reference("numpy"), [s for s in SECTIONS if s.name in networks], watch=Printer())
+    said = capsys.readouterr().out
+    for name in ("dw", "gradients: gradient of fc_2_b", "keep 0.5: gradient of fc1_w"):
+        assert f"    {name} " in said
+    assert not re.search(r"\b[gp]\d|parameter \d", said)
+
+
+def test_where_all_that_leaky_relu_s_gradient_reaches_is_wrong(tmp_path: Path) -> None:
+    right = "return np.where(self.x >= 0, dout, self.slope * dout)"
+    result = grade_text(tmp_path, PLAIN.replace(right, f"{right} * 3"))
+    found = failures_of(result, "FC + leaky ReLU")
+    assert [f.part for f in found] == ["dx", "dw", "db"]
+    assert all("the leaky ReLU's backward comes first" in f.hint for f in found)
 
 
 def test_what_is_missing_costs_the_sections_that_need_it(tmp_path: Path) -> None:

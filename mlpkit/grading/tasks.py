@@ -183,8 +183,9 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     """x and parameters p0, p1, ... through a network.
 
     Gives scores; the same of a second forward, and of one after the first parameter grew in place
-    by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came. settings: network,
-    its class; keep_prob and seed where it drops out.
+    by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came; and unassigned,
+    how many of the layers' parameters were other than those assigned. settings: network, its class;
+    keep_prob and seed where it drops out.
     """
     seed = settings.get("seed")
     built = {} if seed is None else {"keep_prob": settings["keep_prob"], "seed": seed}
@@ -193,12 +194,14 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     for i, (_, key) in enumerate(parameters(model.net)):
         mine.append(given(names, arrays[f"p{i}"]))
         model.net.assign(key, mine[-1])
+    held = [taken(names, layer.params[key]) for layer, key in parameters(model.net)]
+    reached = [np.array_equal(a, taken(names, b)) for a, b in zip(held, mine, strict=True)]
 
     def forward() -> Any:
         return model.forward(x, True, seed) if seed is not None else model.forward(x)
 
     scores = forward()
-    answer = {"scores": taken(names, scores)}
+    answer = {"scores": taken(names, scores), "unassigned": np.array(reached.count(False))}
     if "dout" in arrays:
         answer["dx"] = taken(names, model.backward(given(names, arrays["dout"])))
         labels = [f"g{i}" for i in range(len(mine))]

@@ -98,7 +98,7 @@ HOSTILE = {
     ),
     "huge header": (
         """
-        sys.path[:0] = [os.path.dirname(sys.modules['protocol'].__file__)]
+        sys.path[:0] = [os.path.dirname(sys.modules['tools.protocol'].__file__)]
         from protocol import MAGIC
         for fd in range(3, 64):
             with contextlib.suppress(OSError): os.write(fd, MAGIC + struct.pack('<Q', 2**63 - 1))

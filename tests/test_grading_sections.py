@@ -259,6 +259,8 @@ def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
     assert "copy the best epoch's parameters" in found["Training to 75 %"]
 
 
+# Its TinyNet is tinier still.
+QUICK = PLAIN.replace("fc(3072, 3072,", "fc(3072, 4,").replace("fc(3072, 10,", "fc(4, 10,")
 DECAYS = "epoch > 0 and epoch % lr_decay_every == 0"
 
 
@@ -278,14 +280,61 @@ def test_the_rate_falls_every_second_epoch(
     tmp_path: Path, when: str, rate: float, hint: str
 ) -> None:
     training = [section for section in SECTIONS if section.name == "Training to 75 %"]
-    quick = PLAIN.replace("fc(3072, 3072,", "fc(3072, 4,").replace("fc(3072, 10,", "fc(4, 10,")
-    assert quick.count(DECAYS) == 1
-    (section,) = grade_text(tmp_path, quick.replace(DECAYS, when), training).sections
+    assert QUICK.count(DECAYS) == 1
+    (section,) = grade_text(tmp_path, QUICK.replace(DECAYS, when), training).sections
     found = [failure for failure in section.failures if failure.part == "learning rate"]
     assert len(found) == bool(rate)
     for failure in found:
         assert f"expected 0.005, got {rate:g}" in failure.what
         assert hint in failure.hint
+
+
+GIVEN = "return best, losses, train_accs, val_accs"
+BACK = "return dout @ self.params[self.w_name].T"
+BY_NAME = "should be a dict of arrays by parameter name"
+
+
+@pytest.mark.parametrize(
+    ("section", "right", "wrong", "said"),
+    [
+        (
+            "Training to 75 %",
+            GIVEN,
+            GIVEN.replace("best", "[*best]"),
+            f"opt_params {BY_NAME}; list",
+        ),
+        ("Training to 75 %", GIVEN, GIVEN.replace("best", "dict.fromkeys(best, 1)"), "; int came"),
+        ("Training to 75 %", GIVEN, GIVEN.replace("best", "{}"), "it lacks ['a_w', 'a_b', 'b_w',"),
+        ("Training to 75 %", GIVEN, "return best, losses", "val_acc_hist); 2 values came"),
+        ("Training to 75 %", GIVEN, "return", "val_acc_hist); None came"),
+        ("FC backward", BACK, f"self.grads = {{}}; {BACK}", "should hold 'fc_test_w'; it holds []"),
+        ("FC backward", BACK, f"self.grads = [1]; {BACK}", f"fc's .grads {BY_NAME}; it is list"),
+        ("FC backward", BACK, "return", "an array was expected, and None came"),
+        (
+            "Softmax + cross entropy",
+            "return e / e.sum",
+            "return 'e'; e.sum",
+            "ValueError: could not",
+        ),
+        (
+            "Adam",
+            "super().step()",
+            "super().step(); self.mt = 3",
+            f"Adam's .mt {BY_NAME}; it is int",
+        ),
+    ],
+)
+def test_what_has_the_wrong_type_is_said_with_the_student_s_line(
+    tmp_path: Path, section: str, right: str, wrong: str, said: str
+) -> None:
+    assert QUICK.count(right) == 1
+    line = QUICK[: QUICK.index(right)].count("\n") + 1
+    (tmp_path / "student.py").write_text(QUICK.replace(right, wrong))
+    with SandboxRunner(tmp_path / "student.py") as runner:
+        result = grade(runner, [s for s in SECTIONS if s.name == section])
+    found = [failure.what for failure in result.sections[0].failures]
+    assert any(said in what and f"student.py, line {line}," in what for what in found), found
+    assert "tasks.py" not in "".join(found)
 
 
 def test_an_optimizer_that_does_nothing_beats_nobody(tmp_path: Path) -> None:

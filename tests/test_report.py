@@ -200,6 +200,19 @@ def test_a_digit_of_the_history_is_edited(
     ]
 
 
+def test_a_change_of_scale_alone_is_laid_to_its_run(pdf: Path, runs: list[Path]) -> None:
+    run = next(run for run in runs if run.name.endswith(" sgd"))
+    head, *rows = (run / "history.csv").read_text().splitlines()
+    fields = [row.split(",") for row in rows]
+    higher = [",".join((*f[:3], f"{1.5 * float(f[3])}", *f[4:])) for f in fields]
+    (run / "history.csv").write_text("\n".join((head, *higher)) + "\n")
+    said = f"sgd's training loss ({run})"
+    assert verify_report(pdf, runs) == [
+        f"{said}: history.csv has other points than the PDF's digest",
+        *(f"page {n}: {said} is drawn otherwise than history.csv has it" for n in (2, 3)),
+    ]
+
+
 def test_histories_are_swapped(pdf: Path, runs: list[Path]) -> None:
     one, two = runs[0] / "history.csv", runs[1] / "history.csv"
     first, second = one.read_text(), two.read_text()

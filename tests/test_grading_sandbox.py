@@ -89,6 +89,15 @@ def test_a_flood_is_cut(tools: Path) -> None:
     assert PRINTED <= len(outcome.output) <= PRINTED + 200
 
 
+def test_memory_that_the_task_itself_lacks_is_not_laid_to_the_submission(tmp_path: Path) -> None:
+    (tmp_path / "student.py").write_text("def train_net(): pass\n")
+    with SandboxRunner(tmp_path / "student.py", 60.0, 130) as runner:
+        pictures = np.zeros((20000, 3072), np.uint8)
+        said = runner.run(Task("train", dict.fromkeys(("train", "val", "test"), pictures))).error
+    assert said.startswith("MemoryError: the limit is 130 MB (--memory);")
+    assert said.endswith("it was reached by the task's own arrays beside the submission's")
+
+
 @pytest.mark.parametrize("member", ["../out.py", "/out.py", "a/../../out.py", "a\\..\\out.py"])
 def test_a_zip_stays_in_its_folder(tmp_path: Path, member: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

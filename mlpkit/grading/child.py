@@ -116,6 +116,8 @@ def describe(error: BaseException, submission: str, last: tuple[str, int] = ("",
         return f"{kind} in {where}: {error.msg}: {(error.text or '').strip()}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith(submission)]
+    if not own and isinstance(error, MemoryError):
+        return f"{kind}: {said}; it was reached by the task's own arrays beside the submission's"
     if not own:
         return f"{kind}: {said}; it came of what {giver} gave, which isn't as it should be"
     return (

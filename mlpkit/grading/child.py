@@ -40,8 +40,8 @@ def main() -> None:
 
     about, arrays = protocol.unpack(sys.stdin.buffer.read())
     jail.hide_toolkit()
-    jail.supervise()
-    note = jail.leave_network()
+    note = jail.close_off((settings["place"], sys.prefix, sys.base_prefix))
+    jail.supervise()  # before, it would hide from us what makes us the user that we are
     pid = os.fork()
     if pid == 0:
         os.setsid()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlpkit.grading import packing
+from mlpkit.grading import jail, packing
 from mlpkit.grading.interface import Outcome, Task
 from mlpkit.grading.packing import SubmissionError
 from mlpkit.grading.sandbox import PRINTED, SandboxRunner
@@ -38,12 +39,17 @@ def tools(tmp_path: Path) -> Path:
     return folder
 
 
-def answer(tools: Path, code: str, timeout: float = 10.0) -> Outcome:
+def indented(code: str) -> str:
+    """The body of a function."""
+    return "".join(f"    {line}\n" for line in code.strip().splitlines())
+
+
+def answer(tools: Path, code: str, timeout: float = 60.0) -> Outcome:
     """What comes of a submission whose double() has that body."""
     path = tools.parent / "student.py"
-    body = "".join(f"    {line}\n" for line in code.strip().splitlines())
     path.write_text(
-        f"import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n{body}"
+        "import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n"
+        + indented(code)
     )
     with SandboxRunner(path, timeout, 600, tasks=tools) as runner:
         return runner.run(Task("double", {"x": X}))
@@ -83,9 +89,60 @@ for n in range(1000):
     assert 1 <= outcome.arrays["y"] <= 16
 
 
+def refused(note: str) -> bool:
+    """Whether this machine keeps the grader from giving submissions folders of their own."""
+    return "temporary folders of its own" in note
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/var/tmp", "/dev/shm"])
+def test_temporary_folders_are_the_submission_s_own(tools: Path, folder: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix="another-s-") as other:
+        Path(other.name).chmod(0o644)
+        left = Path(folder, f"left-{os.getpid()}")
+        body = f"""
+open('{left}', 'w').write('x')
+for place in ('mine', os.path.join(os.environ['TMPDIR'], 'mine')):
+    open(place, 'w').write('x')
+seen = [name for name in os.listdir('{folder}') if not name.startswith('mlpkit-grade-')]
+return np.array([seen == ['{left.name}'], os.path.exists('{other.name}')])"""
+        path = tools.parent / "student.py"
+        path.write_text("import os\nimport numpy as np\ndef double(x):\n" + indented(body))
+        try:
+            with SandboxRunner(path, 60.0, 600, tasks=tools) as runner:
+                outcome = runner.run(Task("double", {"x": X}))
+            if refused(runner.note):
+                pytest.skip(runner.note)
+            assert outcome.error == ""
+            assert outcome.arrays["y"].tolist() == [True, False]
+            assert not left.exists()
+        finally:
+            left.unlink(missing_ok=True)
+
+
+def test_a_machine_that_refuses_everything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jail.libc, "unshare", lambda flags: -1)
+    assert jail.close_off(()) == (
+        "This machine doesn't let the grader cut off the network, nor give the submission "
+        "temporary folders of its own: run it in a container without a network."
+    )
+
+
+def test_the_time_of_all_counts_the_starts(tools: Path) -> None:
+    slow = (tools / "tasks.py").read_text() + "\nimport time; time.sleep(3)\n"
+    (tools / "tasks.py").write_text(slow)
+    path = tools.parent / "student.py"
+    path.write_text("def double(x): return 2 * x")
+    with SandboxRunner(path, 60.0, 600, total=60.0, tasks=tools) as runner:
+        assert runner.run(Task("double", {"x": X})).error == ""
+        assert runner.left < 57
+        runner.left = 0.5
+        assert "limit of 60 s for all was reached: it was stopped" in runner.run(Task("d")).error
+        assert "limit of 60 s for all was reached: it wasn't run" in runner.run(Task("d")).error
+
+
 def test_a_flood_is_cut(tools: Path) -> None:
-    outcome = answer(tools, "while True: os.write(1, b'x' * 65536)", 2.0)
-    assert "time limit of 2 s" in outcome.error
+    outcome = answer(tools, "for _ in range(64): os.write(1, b'x' * 65536)\nreturn 2 * x", 60.0)
+    assert outcome.error == ""
     assert PRINTED <= len(outcome.output) <= PRINTED + 200
 
 

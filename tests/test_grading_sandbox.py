@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mlpkit.grading import jail, packing
 from mlpkit.grading.interface import Outcome, Task
 from mlpkit.grading.packing import SubmissionError
 from mlpkit.grading.sandbox import PRINTED, SandboxRunner
+from mlpkit.grading.submissions import entry_of
 
 TASKS = """
 import numpy as np
@@ -176,8 +178,71 @@ def test_zip_bombs(tmp_path: Path) -> None:
         packing.bring(tmp_path / "b.zip", tmp_path / "two")
 
 
-def test_a_zips_only_folder_is_entered(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("mine/lib/optim.py", "x = 1")
-    root = packing.bring(tmp_path / "a.zip", tmp_path / "place")
-    assert (root / "lib" / "optim.py").read_text() == "x = 1"
+LIB = ("lib/optim.py", "lib/mlp/train.py")
+
+
+def zipped(path: Path, *names: str) -> Path:
+    """A zip of empty files with these names."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        LIB,
+        [f"mine/{name}" for name in LIB],
+        [f"mine/homework/{name}" for name in LIB],
+        [f"a/b/homework/{name}" for name in LIB],
+        # As macOS's Finder and Windows's Explorer write them.
+        [*LIB, ".DS_Store", "lib/.DS_Store", "__MACOSX/._lib", "__MACOSX/lib/._optim.py"],
+        [
+            *(f"mine/{name}" for name in LIB),
+            *("mine/.DS_Store", ".DS_Store", "__MACOSX/mine/._.DS_Store"),
+            *(f"__MACOSX/mine/{name.replace('/', '/._')}" for name in LIB),
+        ],
+        ["mine\\", *("mine\\" + name.replace("/", "\\") for name in LIB)],
+        [*LIB, "notes/r\xe9sum\xe9.txt", "old/notes.py"],
+    ],
+)
+def test_where_the_assignment_lies_in_a_zip(tmp_path: Path, names: Sequence[str]) -> None:
+    with SandboxRunner(zipped(tmp_path / "a.zip", *names)) as runner:
+        root = entry_of(runner.submission)
+        assert all((root / name).is_file() for name in LIB)
+
+
+@pytest.mark.parametrize(
+    "names", [["hw.py", "__MACOSX/._hw.py", ".DS_Store"], ["mine/hw.py", "mine/._hw.py"]]
+)
+def test_one_module_with_what_macos_leaves_beside_it(tmp_path: Path, names: list[str]) -> None:
+    with SandboxRunner(zipped(tmp_path / "a.zip", *names)) as runner:
+        assert entry_of(runner.submission).name == "hw.py"
+
+
+@pytest.mark.parametrize(("one", "two"), [("new", "old"), ("a/new", "old"), ("a/new", "a/old")])
+def test_two_of_the_assignment_are_both_named(tmp_path: Path, one: str, two: str) -> None:
+    names = [f"{top}/{name}" for top in (one, two) for name in LIB]
+    with pytest.raises(SubmissionError, match=r"hand in the one that counts, alone") as refusal:
+        SandboxRunner(zipped(tmp_path / "a.zip", "readme.txt", *names))
+    assert f"the assignment is in {one} and {two}:" in str(refusal.value)
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """In code page 437, as old programs write them; as bytes on the disk; and a lie."""
+    content = zipped(tmp_path / "a.zip", *LIB, "notes/r_sum_.txt").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"r_sum_", b"r\x82sum\x82"))
+    with SandboxRunner(tmp_path / "a.zip") as runner:
+        assert (runner.submission / "notes" / "r\xe9sum\xe9.txt").is_file()
+    folder = tmp_path / os.fsdecode(b"r\xe9sum\xe9")
+    for name in LIB:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (folder / os.fsdecode(b"\xff.txt")).write_text("")
+    with SandboxRunner(folder) as runner:
+        assert runner.run(Task("imports")).error == ""
+    lie = zipped(tmp_path / "b.zip", "r\xe9sum\xe9.txt").read_bytes()
+    (tmp_path / "b.zip").write_bytes(lie.replace("\xe9".encode(), b"\xff\xff"))
+    with pytest.raises(SubmissionError, match=r"b\.zip can't be extracted: .*; zip it again"):
+        SandboxRunner(tmp_path / "b.zip")

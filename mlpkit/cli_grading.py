@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .grading import MEMORY, TIMEOUT, TOTAL
+from .grading import LEAST_MEMORY, MEMORY, TIMEOUT, TOTAL
+
+DAY = 86400  # seconds
+MOST_MEMORY = 1 << 20  # MB
 
 
 def grade(
@@ -60,10 +63,15 @@ def grade(
         write_starter(starter)
         print(f"{starter}/lib holds the assignment's skeleton: write each body, then grade it")
         return
-    if not all(0 < seconds < 86400 for seconds in (timeout, total)) or memory < 64:
+    for option, seconds in (("timeout", timeout), ("total", total)):
+        if not 0 < seconds <= DAY:
+            raise ValueError(
+                f"--{option} should be above 0 s and at most a day, {DAY} s; got {seconds:g}"
+            )
+    if not LEAST_MEMORY <= memory <= MOST_MEMORY:
         raise ValueError(
-            "--timeout and --total above 0 s, up to a day, and 64 MB or more are expected; got "
-            f"{timeout:g} s, {total:g} s and {memory} MB"
+            f"--memory should be from {LEAST_MEMORY} MB, which a right solution takes, to "
+            f"{MOST_MEMORY}; got {memory}"
         )
     places = {"out": out, "junit": junit, "markdown": markdown, "csv": csv}
     for place in places.values():

@@ -53,11 +53,12 @@ def title_of(folder: Path) -> str:
 OPTIMIZER_NAMES = {"sgd": "SGD", "sgdm": "SGDM", "rmsprop": "RMSProp", "adam": "Adam"}
 
 
-def curve_figure(history: History, title: str) -> Figure:
-    """Training loss by iteration, thinned, and training and validation accuracy by epoch."""
+def curve_figure(history: History, title: str, upright: bool = False) -> Figure:
+    """Training loss by iteration, thinned, and training and validation accuracy by epoch, side by
+    side or, upright, one above the other."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    loss_axes, accuracy_axes = figure.subplots(*((2, 1) if upright else (1, 2)))
     plot_loss(loss_axes, history)
     plot_accuracy(accuracy_axes, history, "train_acc", "training")
     plot_accuracy(accuracy_axes, history, "val_acc", "validation")
@@ -111,10 +112,17 @@ def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
     axes.plot(x, y, label=label, linewidth=1, marker=marker, markersize=4)
 
 
+# Of accuracies of one epoch, which have no line: at one place each shows around the next.
+LONE_MARKERS = (("o", 12), ("s", 8), ("^", 6), ("D", 3))
+
+
 def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:
     """An accuracy by epoch, with markers."""
     points = accuracy_points(history, column)
-    axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=label, markersize=4)
+    lone = LONE_MARKERS[len(axes.lines) % len(LONE_MARKERS)]
+    marker, size = lone if len(points) == 1 else ("o", 4)
+    x, y = [x for x, _ in points], [y for _, y in points]
+    axes.plot(x, y, label=label, marker=marker, markersize=size)
 
 
 def finish(axes: Axes) -> None:
@@ -144,11 +152,12 @@ def activation_points() -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def activations_figure() -> Figure:
-    """The six activations on [-10, 10], two rows of three."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
+def activations_figure(aspect: float | None = None) -> Figure:
+    """The six activations on [-10, 10], two rows of three; aspect: the panels' height by width."""
+    figure = Figure(figsize=(10, 6), layout="constrained" if aspect is None else "compressed")
     curves = activation_points().items()
     for axes, (title, points) in zip(figure.subplots(2, 3).flat, curves, strict=True):
+        axes.set_box_aspect(aspect)
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.axvline(0, color="0.6", linewidth=0.8)
         axes.plot(*zip(*points, strict=True))

@@ -22,8 +22,7 @@ from .run_files import check_place
 
 REPORT = "problem_1_solution.pdf"
 MARK = "mlpkit report"  # how the keywords of a report's document information begin
-# Inches: letter, upright for panels one above the other, across for those side by side.
-UPRIGHT, ACROSS = (8.5, 11.0), (11.0, 8.5)
+PAGE = (8.5, 11.0)  # letter, upright, in inches
 MARGIN = 0.5  # on every side
 CAPTION_SIZE, CAPTION_PITCH = 9, 15  # points; characters an inch
 
@@ -60,26 +59,25 @@ def figures(runs: dict[str, ReportRun]) -> Iterable[Figure]:
     for number, (title, recipes) in enumerate(ITEMS.items(), start=1):
         chosen = [runs[recipe] for recipe in recipes]
         if len(chosen) == 1:
-            figure, size = curve_figure(chosen[0].history, title_of(chosen[0].folder)), ACROSS
+            figure = curve_figure(chosen[0].history, title_of(chosen[0].folder), upright=True)
         else:
-            lines = [(title_of(run.folder), run.history) for run in chosen]
-            figure, size = comparison_figure(lines), UPRIGHT
+            figure = comparison_figure([(title_of(run.folder), run.history) for run in chosen])
         captions = [run.caption() for run in chosen]
-        lay_out(figure, size, [f"{number}. {title}.", *captions, chosen[0].data_caption()])
+        lay_out(figure, [f"{number}. {title}.", *captions, chosen[0].data_caption()])
         yield figure
-    figure = activations_figure()
+    figure = activations_figure(aspect=1.5)
     caption = (
         "Sigmoid, leaky ReLU, ReLU, ELU, SELU (alpha 1.6732, scale 1.0507) and tanh on [-10, 10], "
         "computed by the numpy backend; no recipe, seed, data or accuracy has a part in them."
     )
-    lay_out(figure, ACROSS, [f"{len(ITEMS) + 1}. Activations.", caption])
+    lay_out(figure, [f"{len(ITEMS) + 1}. Activations.", caption])
     yield figure
 
 
-def lay_out(figure: Figure, size: tuple[float, float], caption: list[str]) -> None:
-    """Give a figure the size of such a page within its margins, and the caption's paragraphs below
-    its panels."""
-    width, height = (side - 2 * MARGIN for side in size)
+def lay_out(figure: Figure, caption: list[str]) -> None:
+    """Give a figure the size of a page within its margins, and the caption's paragraphs below its
+    panels."""
+    width, height = (side - 2 * MARGIN for side in PAGE)
     figure.set_size_inches(width, height)
     text = "\n".join(textwrap.fill(line, int(width * CAPTION_PITCH)) for line in caption)
     figure.supxlabel(text, x=0, ha="left", fontsize=CAPTION_SIZE, parse_math=False)

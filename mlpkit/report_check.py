@@ -49,17 +49,20 @@ def verify_report(file: Path, folders: Sequence[Path]) -> list[str]:
     runs = gather(folders)
     carried = dict(entry.partition(" ")[::2] for entry in entries)
     own = digests(runs)
-    differences = [
-        f"{name_of(run, column)}: history.csv has other points than the PDF's digest"
+    changed = [
+        name_of(run, column)
         for recipe, run in runs.items()
         for column in CURVES
         if carried.get(f"{recipe}.{column}") != own[f"{recipe}.{column}"]
+    ]
+    differences = [
+        f"{name}: history.csv has other points than the PDF's digest" for name in changed
     ]
     pages = expected_pages(runs)
     if len(document.pages) != len(pages):
         return [*differences, f"the PDF has {len(document.pages)} pages; a report has {len(pages)}"]
     for number, (page, drawn) in enumerate(zip(pages, document.pages, strict=True), start=1):
-        differences += (f"page {number}: {line}" for line in compare_page(page, drawn))
+        differences += (f"page {number}: {line}" for line in compare_page(page, drawn, changed))
     return differences
 
 
@@ -82,8 +85,8 @@ def expected_pages(runs: dict[str, ReportRun]) -> list[Page]:
     return [*pages, Page([[Curve(title, points)] for title, points in activations], handles=0)]
 
 
-def compare_page(page: Page, drawn: list[Drawn]) -> Iterable[str]:
-    """What differs on a page, a sentence each."""
+def compare_page(page: Page, drawn: list[Drawn], changed: Sequence[str]) -> Iterable[str]:
+    """What differs on a page, a sentence each. changed: the curves whose digests differ."""
     curves = [curve for panel in page.panels for curve in panel]
     if len(drawn) != len(curves) + page.handles:
         yield (
@@ -103,7 +106,12 @@ def compare_page(page: Page, drawn: list[Drawn]) -> Iterable[str]:
         together = [point for curve in panel for point in curve.points]
         places = [point for line in lines for point in line.points]
         if not wrong and deviation(together, places) > TOLERANCE:
-            yield f"{' and '.join(curve.name for curve in panel)} are not drawn on one scale"
+            # A change that the curve's own scale and offset take up shows beside the others alone.
+            names = [curve.name for curve in panel]
+            guilty = [name for name in names if name in changed]
+            yield from (f"{name} is drawn otherwise than history.csv has it" for name in guilty)
+            if not guilty:
+                yield f"{' and '.join(names)} are not drawn on one scale"
 
 
 def matches(points: Points, line: Drawn) -> bool:

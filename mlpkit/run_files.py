@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -159,7 +158,8 @@ def without(content: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 THIN = 100  # every so many iterations, a loss that is drawn
 MOST = 100_000  # of those, at most
-UNSCORED = b",,,,"  # how the rows within an epoch end
+HEAD = ",".join(COLUMNS)
+UNSCORED = ",,,,"  # how the rows within an epoch end
 
 
 def thinning(iterations: int) -> int:
@@ -173,43 +173,59 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     many iterations (`thinning`), and every epoch's last. Raises RunError."""
     path = folder / "history.csv"
     if not path.is_file():
+        if (folder / "config.json").is_file():
+            raise RunError(f"{path} is gone: {begin_anew(folder)}")
         raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
-    lines: list[int] = []
-
-    def chosen(file: Iterable[bytes], thin: int) -> Iterator[str]:
-        for i, line in enumerate(file):
-            if i == 0 or (i - 1) % thin == 0 or not line.rstrip().endswith(UNSCORED):
-                lines.append(i + 1)
-                if (columns := line.count(b",") + 1) != len(COLUMNS):
-                    raise ValueError(f"line {i + 1} has {columns} columns")
-                yield line.decode()
-
-    try:
-        with path.open("rb") as file:
-            thin = thinning(sum(1 for _ in file) - 1)
-            file.seek(0)
-            rows = [
-                {column: float(text) for column, text in row.items() if text}
-                for row in csv.DictReader(chosen(file, thin))
-            ]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise RunError(
-            f"{path} should hold numbers under {', '.join(COLUMNS)}; it is damaged ({error}): "
-            "train again"
-        ) from error
+    rows = []
+    with path.open("rb") as file:
+        thin = thinning(sum(1 for _ in file) - 1)
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            text = line.decode(errors="replace").rstrip()
+            try:
+                if number == 1 and text != HEAD:
+                    raise ValueError(f"should be {HEAD}; it is {text[:80]!r}")
+                if number > 1 and ((number - 2) % thin == 0 or not text.endswith(UNSCORED)):
+                    rows.append(read_row(text))
+            except ValueError as error:
+                raise RunError(f"{path}, line {number}, {error}: {begin_anew(folder)}") from error
     if not rows:
         raise RunError(
-            f"{path} holds no iterations: the run was stopped before its first: train again"
+            f"{path} holds no iterations: the run was stopped before its first; `mlpkit train "
+            f"--resume {folder}` goes on with it"
         )
-    for line, row in zip(lines[1:], rows, strict=False):
-        # An epoch's last row has every column, the others the iteration, the epoch and the loss;
-        # that may have been lost (HistoryFile.begin_anew).
-        if {*row, "loss"} not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
-            raise RunError(
-                f"{path} should hold {', '.join(COLUMNS)}; line {line} has "
-                f"{', '.join(map(str, row)) or 'none of them'}: train again"
-            )
     return rows
+
+
+def begin_anew(folder: Path) -> str:
+    """What mends a damaged history.csv, in words."""
+    return f"`mlpkit train --resume {folder}` begins it anew, without the losses so far"
+
+
+def read_row(text: str) -> dict[str, float]:
+    """A row's numbers by column, without the empty ones. ValueError, which says of the line what it
+    should have."""
+    fields, row = text.split(","), {}
+    if len(fields) != len(COLUMNS):
+        raise ValueError(
+            f"should have {len(COLUMNS)} columns, {', '.join(COLUMNS)}; it has {len(fields)}"
+        )
+    for column, field in zip(COLUMNS, fields, strict=True):
+        if field:
+            try:
+                row[column] = float(field)
+            except ValueError as error:
+                raise ValueError(
+                    f"has {field[:40]!r} where the {column}, a number, should be"
+                ) from error
+    # An epoch's last row has every column, the others the iteration, the epoch and the loss, which
+    # may have been lost (HistoryFile.begin_anew).
+    if {*row, "loss"} not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
+        raise ValueError(
+            "should have the iteration, the epoch and the loss, and at an epoch's end all of "
+            f"{', '.join(COLUMNS)}; it has {', '.join(row) or 'none of them'}"
+        )
+    return row
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

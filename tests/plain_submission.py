@@ -220,7 +220,9 @@ def train_net(
 ):
     images, labels = data_dict["data_train"]
     losses, train_accs, val_accs, best = [], [], [], {}
-    for _ in range(max_epochs):
+    for epoch in range(max_epochs):
+        if epoch > 0 and epoch % lr_decay_every == 0:
+            optimizer.lr *= lr_decay
         order = np.random.permutation(len(images))
         for i in range(len(images) // batch_size):
             part = order[i * batch_size : (i + 1) * batch_size]

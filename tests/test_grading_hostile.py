@@ -42,15 +42,15 @@ class leaky_relu:
         return np.zeros_like(dout)
 """
 # What backward() does, and what is said of it. Those that go on give a wrong answer in the end.
-WRONG = "relative error"
+WRONG, TIME = "relative error", "time limit of 5 s"
 HOSTILE = {
-    "endless loop": ("while True: pass", "time limit of 2 s"),
+    "endless loop": ("while True: pass", TIME),
     "fork bomb": (
         """
         while True:
             with contextlib.suppress(OSError): os.fork()
         """,
-        "time limit of 2 s",
+        TIME,
     ),
     "exit": ("os._exit(0)", "ended by itself with status 0 and gave no answer"),
     "memory": (
@@ -76,7 +76,7 @@ HOSTILE = {
         """,
         WRONG,
     ),
-    "flood": ("while True: os.write(1, b'x' * 65536)", "time limit of 2 s"),
+    "flood": ("while True: os.write(1, b'x' * 65536)", TIME),
     "socket": (
         "socket.create_connection(('127.0.0.1', PORT), 1).sendall(b'x')",
         "Error was raised in student.py",
@@ -98,7 +98,7 @@ HOSTILE = {
     ),
     "huge header": (
         """
-        sys.path[:0] = [os.path.dirname(sys.modules['protocol'].__file__)]
+        sys.path[:0] = [os.path.dirname(sys.modules['tools.protocol'].__file__)]
         from protocol import MAGIC
         for fd in range(3, 64):
             with contextlib.suppress(OSError): os.write(fd, MAGIC + struct.pack('<Q', 2**63 - 1))
@@ -177,12 +177,13 @@ def test_a_hostile_one_costs_its_section_alone(
     )
     source.write_text(text)
     sections = {section.name: section for section in SECTIONS}
+    limit = 5.0 if said == TIME else 60.0  # time is short for those alone that never end
     start = time.monotonic()
-    with SandboxRunner(source, 2.0, 600) as runner:
+    with SandboxRunner(source, limit, 600) as runner:
         uid = runner.uid
         got = grade(runner, [sections[n] for n in (FORWARD, BACKWARD, FORWARD)], "student.py")
         assert uid is None or processes_of(uid) == []
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 60
     before, hostile, after = got.sections
     assert [section.score for section in got.sections] == [2, 0, 2], got
     assert (before.failures, after.failures) == ((), ())

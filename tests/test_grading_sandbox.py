@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlpkit.grading import packing
+from mlpkit.grading import jail, packing
 from mlpkit.grading.interface import Outcome, Task
 from mlpkit.grading.packing import SubmissionError
 from mlpkit.grading.sandbox import PRINTED, SandboxRunner
+from mlpkit.grading.submissions import entry_of
 
 TASKS = """
 import numpy as np
@@ -38,12 +41,17 @@ def tools(tmp_path: Path) -> Path:
     return folder
 
 
-def answer(tools: Path, code: str, timeout: float = 10.0) -> Outcome:
+def indented(code: str) -> str:
+    """The body of a function."""
+    return "".join(f"    {line}\n" for line in code.strip().splitlines())
+
+
+def answer(tools: Path, code: str, timeout: float = 60.0) -> Outcome:
     """What comes of a submission whose double() has that body."""
     path = tools.parent / "student.py"
-    body = "".join(f"    {line}\n" for line in code.strip().splitlines())
     path.write_text(
-        f"import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n{body}"
+        "import os, sys, time, socket, signal\nimport numpy as np\ndef double(x):\n"
+        + indented(code)
     )
     with SandboxRunner(path, timeout, 600, tasks=tools) as runner:
         return runner.run(Task("double", {"x": X}))
@@ -83,10 +91,70 @@ for n in range(1000):
     assert 1 <= outcome.arrays["y"] <= 16
 
 
+def refused(note: str) -> bool:
+    """Whether this machine keeps the grader from giving submissions folders of their own."""
+    return "temporary folders of its own" in note
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/var/tmp", "/dev/shm"])
+def test_temporary_folders_are_the_submission_s_own(tools: Path, folder: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix="another-s-") as other:
+        Path(other.name).chmod(0o644)
+        left = Path(folder, f"left-{os.getpid()}")
+        body = f"""
+open('{left}', 'w').write('x')
+for place in ('mine', os.path.join(os.environ['TMPDIR'], 'mine')):
+    open(place, 'w').write('x')
+seen = [name for name in os.listdir('{folder}') if not name.startswith('mlpkit-grade-')]
+return np.array([seen == ['{left.name}'], os.path.exists('{other.name}')])"""
+        path = tools.parent / "student.py"
+        path.write_text("import os\nimport numpy as np\ndef double(x):\n" + indented(body))
+        try:
+            with SandboxRunner(path, 60.0, 600, tasks=tools) as runner:
+                outcome = runner.run(Task("double", {"x": X}))
+            if refused(runner.note):
+                pytest.skip(runner.note)
+            assert outcome.error == ""
+            assert outcome.arrays["y"].tolist() == [True, False]
+            assert not left.exists()
+        finally:
+            left.unlink(missing_ok=True)
+
+
+def test_a_machine_that_refuses_everything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jail.libc, "unshare", lambda flags: -1)
+    assert jail.close_off(()) == (
+        "This machine doesn't let the grader cut off the network, nor give the submission "
+        "temporary folders of its own: run it in a container without a network."
+    )
+
+
+def test_the_time_of_all_counts_the_starts(tools: Path) -> None:
+    slow = (tools / "tasks.py").read_text() + "\nimport time; time.sleep(3)\n"
+    (tools / "tasks.py").write_text(slow)
+    path = tools.parent / "student.py"
+    path.write_text("def double(x): return 2 * x")
+    with SandboxRunner(path, 60.0, 600, total=60.0, tasks=tools) as runner:
+        assert runner.run(Task("double", {"x": X})).error == ""
+        assert runner.left < 57
+        runner.left = 0.5
+        assert "limit of 60 s for all was reached: it was stopped" in runner.run(Task("d")).error
+        assert "limit of 60 s for all was reached: it wasn't run" in runner.run(Task("d")).error
+
+
 def test_a_flood_is_cut(tools: Path) -> None:
-    outcome = answer(tools, "while True: os.write(1, b'x' * 65536)", 2.0)
-    assert "time limit of 2 s" in outcome.error
+    outcome = answer(tools, "for _ in range(64): os.write(1, b'x' * 65536)\nreturn 2 * x", 60.0)
+    assert outcome.error == ""
     assert PRINTED <= len(outcome.output) <= PRINTED + 200
+
+
+def test_memory_that_the_task_itself_lacks_is_not_laid_to_the_submission(tmp_path: Path) -> None:
+    (tmp_path / "student.py").write_text("def train_net(): pass\n")
+    with SandboxRunner(tmp_path / "student.py", 60.0, 130) as runner:
+        pictures = np.zeros((20000, 3072), np.uint8)
+        said = runner.run(Task("train", dict.fromkeys(("train", "val", "test"), pictures))).error
+    assert said.startswith("MemoryError: the limit is 130 MB (--memory);")
+    assert said.endswith("it was reached by the task's own arrays beside the submission's")
 
 
 @pytest.mark.parametrize("member", ["../out.py", "/out.py", "a/../../out.py", "a\\..\\out.py"])
@@ -110,8 +178,71 @@ def test_zip_bombs(tmp_path: Path) -> None:
         packing.bring(tmp_path / "b.zip", tmp_path / "two")
 
 
-def test_a_zips_only_folder_is_entered(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("mine/lib/optim.py", "x = 1")
-    root = packing.bring(tmp_path / "a.zip", tmp_path / "place")
-    assert (root / "lib" / "optim.py").read_text() == "x = 1"
+LIB = ("lib/optim.py", "lib/mlp/train.py")
+
+
+def zipped(path: Path, *names: str) -> Path:
+    """A zip of empty files with these names."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        LIB,
+        [f"mine/{name}" for name in LIB],
+        [f"mine/homework/{name}" for name in LIB],
+        [f"a/b/homework/{name}" for name in LIB],
+        # As macOS's Finder and Windows's Explorer write them.
+        [*LIB, ".DS_Store", "lib/.DS_Store", "__MACOSX/._lib", "__MACOSX/lib/._optim.py"],
+        [
+            *(f"mine/{name}" for name in LIB),
+            *("mine/.DS_Store", ".DS_Store", "__MACOSX/mine/._.DS_Store"),
+            *(f"__MACOSX/mine/{name.replace('/', '/._')}" for name in LIB),
+        ],
+        ["mine\\", *("mine\\" + name.replace("/", "\\") for name in LIB)],
+        [*LIB, "notes/r\xe9sum\xe9.txt", "old/notes.py"],
+    ],
+)
+def test_where_the_assignment_lies_in_a_zip(tmp_path: Path, names: Sequence[str]) -> None:
+    with SandboxRunner(zipped(tmp_path / "a.zip", *names)) as runner:
+        root = entry_of(runner.submission)
+        assert all((root / name).is_file() for name in LIB)
+
+
+@pytest.mark.parametrize(
+    "names", [["hw.py", "__MACOSX/._hw.py", ".DS_Store"], ["mine/hw.py", "mine/._hw.py"]]
+)
+def test_one_module_with_what_macos_leaves_beside_it(tmp_path: Path, names: list[str]) -> None:
+    with SandboxRunner(zipped(tmp_path / "a.zip", *names)) as runner:
+        assert entry_of(runner.submission).name == "hw.py"
+
+
+@pytest.mark.parametrize(("one", "two"), [("new", "old"), ("a/new", "old"), ("a/new", "a/old")])
+def test_two_of_the_assignment_are_both_named(tmp_path: Path, one: str, two: str) -> None:
+    names = [f"{top}/{name}" for top in (one, two) for name in LIB]
+    with pytest.raises(SubmissionError, match=r"hand in the one that counts, alone") as refusal:
+        SandboxRunner(zipped(tmp_path / "a.zip", "readme.txt", *names))
+    assert f"the assignment is in {one} and {two}:" in str(refusal.value)
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """In code page 437, as old programs write them; as bytes on the disk; and a lie."""
+    content = zipped(tmp_path / "a.zip", *LIB, "notes/r_sum_.txt").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"r_sum_", b"r\x82sum\x82"))
+    with SandboxRunner(tmp_path / "a.zip") as runner:
+        assert (runner.submission / "notes" / "r\xe9sum\xe9.txt").is_file()
+    folder = tmp_path / os.fsdecode(b"r\xe9sum\xe9")
+    for name in LIB:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (folder / os.fsdecode(b"\xff.txt")).write_text("")
+    with SandboxRunner(folder) as runner:
+        assert runner.run(Task("imports")).error == ""
+    lie = zipped(tmp_path / "b.zip", "r\xe9sum\xe9.txt").read_bytes()
+    (tmp_path / "b.zip").write_bytes(lie.replace("\xe9".encode(), b"\xff\xff"))
+    with pytest.raises(SubmissionError, match=r"b\.zip can't be extracted: .*; zip it again"):
+        SandboxRunner(tmp_path / "b.zip")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlpkit.cli_check import Printer
 from mlpkit.grading.grading import grade
-from mlpkit.grading.interface import Grade
+from mlpkit.grading.interface import Failure, Grade
 from mlpkit.grading.local import LocalRunner, reference
 from mlpkit.grading.sandbox import SandboxRunner
 from mlpkit.grading.sections import SECTIONS
@@ -121,7 +123,7 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
         "if is_training and 0",
         "if 0",
         {"Dropout forward"},
-        "test",
+        "dropout is left on at test",
     ),
     "backward without the mask": (
         "return dout * self.mask",
@@ -171,6 +173,12 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
         {"FC + leaky ReLU"},
         "replaced instead of shared",
     ),
+    "assign that no layer sees": (
+        "self.owner(name).params[name] = value",
+        "self.params = {**getattr(self, 'params', {}), name: value}",
+        {"FC + leaky ReLU", "Small network", "Dropout network"},
+        "assign doesn't reach the layers",
+    ),
     "weights too large": (
         "w = init_scale * np.random.randn",
         "w = 10 * init_scale * np.random.randn",
@@ -195,6 +203,41 @@ def test_a_mistake_costs_its_rows_and_gets_its_hint(tmp_path: Path, mistake: str
     assert hint in "\n".join(found.values())
 
 
+def failures_of(result: Grade, name: str) -> list[Failure]:
+    """What is said of a section."""
+    return next(list(s.failures) for s in result.sections if s.name == name)
+
+
+def test_the_first_wrong_gradient_of_a_pass_is_what_is_said(tmp_path: Path) -> None:
+    right = "return dout @ self.params[self.w_name].T"
+    assert PLAIN.count(right) == 1
+    result = grade_text(tmp_path, PLAIN.replace(right, f"{right} * 2"))
+    (failure,) = failures_of(result, "Small network")
+    assert failure.what.startswith("gradient of fc_1_w: relative error")  # fc_2's are right
+    assert failure.what.endswith("differs too (fc_1_b, dx)")
+    assert [f.part for f in failures_of(result, "Dropout network")] == [
+        "keep 0", "keep 0.25", "keep 0.5"
+    ]  # fmt: skip
+    assert [f.part for f in failures_of(result, "FC + leaky ReLU")] == ["dx"]
+
+
+def test_check_calls_arrays_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    networks = ("FC + leaky ReLU", "Small network", "Dropout network")
+    grade(reference("numpy"), [s for s in SECTIONS if s.name in networks], watch=Printer())
+    said = capsys.readouterr().out
+    for name in ("dw", "gradients: gradient of fc_2_b", "keep 0.5: gradient of fc1_w"):
+        assert f"    {name} " in said
+    assert not re.search(r"\b[gp]\d|parameter \d", said)
+
+
+def test_where_all_that_leaky_relu_s_gradient_reaches_is_wrong(tmp_path: Path) -> None:
+    right = "return np.where(self.x >= 0, dout, self.slope * dout)"
+    result = grade_text(tmp_path, PLAIN.replace(right, f"{right} * 3"))
+    found = failures_of(result, "FC + leaky ReLU")
+    assert [f.part for f in found] == ["dx", "dw", "db"]
+    assert all("the leaky ReLU's backward comes first" in f.hint for f in found)
+
+
 def test_what_is_missing_costs_the_sections_that_need_it(tmp_path: Path) -> None:
     found = lost(grade_text(tmp_path, PLAIN.replace("class RMSProp", "class Rmsprop")))
     assert set(found) == {"RMSProp"}
@@ -214,6 +257,84 @@ def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
     training = [section for section in SECTIONS if section.name == "Training to 75 %"]
     found = lost(grade_text(tmp_path, PLAIN.replace("{n: p.copy() for", "{n: p for"), training))
     assert "copy the best epoch's parameters" in found["Training to 75 %"]
+
+
+# Its TinyNet is tinier still.
+QUICK = PLAIN.replace("fc(3072, 3072,", "fc(3072, 4,").replace("fc(3072, 10,", "fc(4, 10,")
+DECAYS = "epoch > 0 and epoch % lr_decay_every == 0"
+
+
+@pytest.mark.parametrize(
+    ("when", "rate", "hint"),
+    [
+        ("False", 0.01, "lr_decay isn't used"),
+        ("epoch > 0", 0.01 * 0.5**2, "lowered too often"),
+        ("True", 0.01 * 0.5**3, "lowered too often"),
+        ("epoch % lr_decay_every == 0", 0.01 * 0.5**2, "lowered too often"),
+        # Two readings of the contract: as a pair of epochs ends, and as the next begins.
+        ("epoch in (1, 3)", 0, ""),
+        ("epoch in (2, 4)", 0, ""),
+    ],
+)
+def test_the_rate_falls_every_second_epoch(
+    tmp_path: Path, when: str, rate: float, hint: str
+) -> None:
+    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    assert QUICK.count(DECAYS) == 1
+    (section,) = grade_text(tmp_path, QUICK.replace(DECAYS, when), training).sections
+    found = [failure for failure in section.failures if failure.part == "learning rate"]
+    assert len(found) == bool(rate)
+    for failure in found:
+        assert f"expected 0.005, got {rate:g}" in failure.what
+        assert hint in failure.hint
+
+
+GIVEN = "return best, losses, train_accs, val_accs"
+BACK = "return dout @ self.params[self.w_name].T"
+BY_NAME = "should be a dict of arrays by parameter name"
+
+
+@pytest.mark.parametrize(
+    ("section", "right", "wrong", "said"),
+    [
+        (
+            "Training to 75 %",
+            GIVEN,
+            GIVEN.replace("best", "[*best]"),
+            f"opt_params {BY_NAME}; list",
+        ),
+        ("Training to 75 %", GIVEN, GIVEN.replace("best", "dict.fromkeys(best, 1)"), "; int came"),
+        ("Training to 75 %", GIVEN, GIVEN.replace("best", "{}"), "it lacks ['a_w', 'a_b', 'b_w',"),
+        ("Training to 75 %", GIVEN, "return best, losses", "val_acc_hist); 2 values came"),
+        ("Training to 75 %", GIVEN, "return", "val_acc_hist); None came"),
+        ("FC backward", BACK, f"self.grads = {{}}; {BACK}", "should hold 'fc_test_w'; it holds []"),
+        ("FC backward", BACK, f"self.grads = [1]; {BACK}", f"fc's .grads {BY_NAME}; it is list"),
+        ("FC backward", BACK, "return", "an array was expected, and None came"),
+        (
+            "Softmax + cross entropy",
+            "return e / e.sum",
+            "return 'e'; e.sum",
+            "ValueError: could not",
+        ),
+        (
+            "Adam",
+            "super().step()",
+            "super().step(); self.mt = 3",
+            f"Adam's .mt {BY_NAME}; it is int",
+        ),
+    ],
+)
+def test_what_has_the_wrong_type_is_said_with_the_student_s_line(
+    tmp_path: Path, section: str, right: str, wrong: str, said: str
+) -> None:
+    assert QUICK.count(right) == 1
+    line = QUICK[: QUICK.index(right)].count("\n") + 1
+    (tmp_path / "student.py").write_text(QUICK.replace(right, wrong))
+    with SandboxRunner(tmp_path / "student.py") as runner:
+        result = grade(runner, [s for s in SECTIONS if s.name == section])
+    found = [failure.what for failure in result.sections[0].failures]
+    assert any(said in what and f"student.py, line {line}," in what for what in found), found
+    assert "tasks.py" not in "".join(found)
 
 
 def test_an_optimizer_that_does_nothing_beats_nobody(tmp_path: Path) -> None:

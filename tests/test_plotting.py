@@ -239,3 +239,12 @@ def test_a_run_of_one_epoch_beside_a_longer_one_hides_nothing(tmp_path: Path) ->
         low, high = axes.get_xlim()
         assert low <= 1
         assert high >= 5
+
+
+def test_accuracies_of_one_epoch_show_where_they_are_the_same() -> None:
+    history = [dict.fromkeys(COLUMNS, 1.0) | {"train_acc": 0.5, "val_acc": 0.5}]
+    figure = comparison_figure([(str(n), history) for n in range(4)])
+    for axes in figure.axes[1:]:
+        assert len({line.get_marker() for line in axes.lines}) == 4
+        sizes = [line.get_markersize() for line in axes.lines]
+        assert sizes == sorted(set(sizes), reverse=True)  # those drawn later are smaller

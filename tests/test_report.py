@@ -142,9 +142,8 @@ def test_a_report_is_the_same_bytes_whenever_it_is_written(
     assert (tmp_path / "again.pdf").read_bytes() == raw
     assert b"Date" not in raw
     assert b"/Title (Problem 1: " in raw
-    assert re.findall(rb"/MediaBox \[ 0 0 (\d+) (\d+) \]", raw) == [
-        (b"792", b"612"), (b"612", b"792"), (b"612", b"792"), (b"792", b"612")
-    ]  # fmt: skip
+    pages = re.findall(rb"/MediaBox \[ 0 0 (\d+) (\d+) \]", raw)
+    assert pages == [(b"612", b"792")] * 4  # letter, upright
     assert b"/Subtype /Image" not in raw
 
 
@@ -197,6 +196,19 @@ def test_a_digit_of_the_history_is_edited(
     assert verify_report(pdf, runs) == [
         f"{said}: history.csv has other points than the PDF's digest",
         *(f"page {n}: {said} is drawn otherwise than history.csv has it" for n in pages),
+    ]
+
+
+def test_a_change_of_scale_alone_is_laid_to_its_run(pdf: Path, runs: list[Path]) -> None:
+    run = next(run for run in runs if run.name.endswith(" sgd"))
+    head, *rows = (run / "history.csv").read_text().splitlines()
+    fields = [row.split(",") for row in rows]
+    higher = [",".join((*f[:3], f"{1.5 * float(f[3])}", *f[4:])) for f in fields]
+    (run / "history.csv").write_text("\n".join((head, *higher)) + "\n")
+    said = f"sgd's training loss ({run})"
+    assert verify_report(pdf, runs) == [
+        f"{said}: history.csv has other points than the PDF's digest",
+        *(f"page {n}: {said} is drawn otherwise than history.csv has it" for n in (2, 3)),
     ]
 
 

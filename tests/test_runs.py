@@ -424,6 +424,9 @@ WEIGHTS = "best.safetensors"
 HEAD = b"iteration,epoch,lr,loss,train_loss,train_acc,val_loss,val_acc\n"
 
 # The command, how its run is damaged, and what is said: the file, what came, what to do.
+OH = ("history.csv, line 2, has 'oh' where the loss, a number, should be: `mlpkit train --resume ",)
+WIDE = ("line 2, should have 8 columns, iteration, epoch,", "it has 9")
+OTHERS = ("history.csv, line 1, should be iteration,epoch,lr,", "it is 'a,b'")
 DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "no config": ("eval", removed("config.json"), ("is no run", "`mlpkit train` makes one")),
     "no config to plot": ("plot", removed("config.json"), ("is no run", "`mlpkit train`")),
@@ -463,17 +466,41 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "wrong shape": ("eval", weights(fc1_w=np.zeros((8, 3072))), ("fc1_w (3072, 8)", "(8, 3072)")),
     "other net": ("eval", config(net="9"), ("fc1_w (3072, 9)", "network 9", "(3072, 8)")),
     "deeper net": ("eval", config(net="8,10"), ("fc3_w (10, 10)", "is missing")),
-    "no history": ("plot", removed("history.csv"), ("is no run", "it has no history.csv")),
-    "history empty": ("plot", written("history.csv", b""), ("holds no iterations", "train again")),
-    "history head": ("plot", written("history.csv", HEAD), ("holds no iterations", "train again")),
-    "history text": ("plot", written("history.csv", HEAD + b"1,1,,oh,,,,\n"), ("numbers", "'oh'")),
-    "history zeros": ("plot", written("history.csv", bytes(500)), ("history.csv", "train again")),
-    "history columns": ("plot", written("history.csv", b"a,b\n1,2\n"), ("line 1 has 2 columns",)),
-    "history wide": ("plot", written("history.csv", HEAD + b"1,1,,2,,,,,9\n"), ("numbers",)),
+    "no history": (
+        "plot",
+        removed("history.csv"),
+        ("history.csv is gone: `mlpkit train --resume ",),
+    ),
+    "history empty": (
+        "plot",
+        written("history.csv", b""),
+        ("holds no iterations", "goes on with it"),
+    ),
+    "history head": (
+        "plot",
+        written("history.csv", HEAD),
+        ("holds no iterations", "goes on with it"),
+    ),
+    "history text": ("plot", written("history.csv", HEAD + b"1,1,,oh,,,,\n"), OH),
+    "history zeros": (
+        "plot",
+        written("history.csv", bytes(500)),
+        ("history.csv, line 1, should be iteration,",),
+    ),
+    "history columns": ("plot", written("history.csv", b"a,b\n1,2\n"), OTHERS),
+    "history wide": ("plot", written("history.csv", HEAD + b"1,1,,2,,,,,9\n"), WIDE),
     "history cut": (
         "plot",
         written("history.csv", HEAD + b"1,1,,2.5,,,,\n2,1"),
-        ("line 3 has 2 columns", "train again"),
+        (
+            "history.csv, line 3, should have 8 columns, iteration,",
+            "it has 2: `mlpkit train --resume ",
+        ),
+    ),
+    "history short": (
+        "plot",
+        written("history.csv", HEAD + b"1,1,0.1,2.5,,,,\n"),
+        ("line 2, should have the iteration", "it has iteration, epoch, lr, loss: `mlpkit train"),
     ),
 }
 

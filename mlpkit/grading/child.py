@@ -28,20 +28,20 @@ PRELOADED = (
 def main() -> None:
     """Set up, fork, wait, clean up, tell the parent by the status pipe."""
     settings = json.loads(sys.argv[1])
-    sys.path.insert(0, str(HERE))
     for name in PRELOADED:
         importlib.import_module(name)
-    jail = importlib.import_module("jail")
-    import numpy  # noqa: F401  # read while we may
-
-    protocol = importlib.import_module("protocol")
-    submissions = importlib.import_module("submissions")
-    tasks = importlib.import_module("tasks")
+    # Their folder is the package that they are of here.
+    sys.path.insert(0, str(HERE.parent))
+    jail, protocol, submissions, tasks = (
+        importlib.import_module(f"{HERE.name}.{name}")
+        for name in ("jail", "protocol", "submissions", "tasks")
+    )
+    sys.path.remove(str(HERE.parent))
 
     about, arrays = protocol.unpack(sys.stdin.buffer.read())
     jail.hide_toolkit()
-    jail.supervise()
-    note = jail.leave_network()
+    note = jail.close_off((settings["place"], sys.prefix, sys.base_prefix))
+    jail.supervise()  # before, it would hide from us what makes us the user that we are
     pid = os.fork()
     if pid == 0:
         os.setsid()
@@ -70,16 +70,30 @@ def tell(settings: dict[str, Any], what: dict[str, Any]) -> None:
     os.write(settings["status"], json.dumps(what).encode() + b"\n")
 
 
+class Trail:
+    """A profile function that notes the line at which the submission last gave something back."""
+
+    def __init__(self, submission: str) -> None:
+        self.submission, self.last = submission, ("", 0)
+
+    def __call__(self, frame: Any, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code.co_filename.startswith(self.submission):
+            self.last = frame.f_code.co_filename, frame.f_lineno
+
+
 def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: Any) -> None:
     """Do the task, answer, and end without running what the submission left to be run."""
+    trail = Trail(settings["submission"])
     try:
+        sys.setprofile(trail)
         frame = protocol.pack({"error": ""}, do())
     except BaseException as error:
+        sys.setprofile(None)
         if isinstance(error, MemoryError):
             megabytes = settings["rlimits"]["AS"] >> 20
             error = MemoryError(f"the limit is {megabytes} MB (--memory); {error}")
             error.__traceback__ = sys.exc_info()[2]
-        frame = protocol.pack({"error": describe(error, settings["submission"])}, {})
+        frame = protocol.pack({"error": describe(error, settings["submission"], trail.last)}, {})
     sys.stdout.flush()
     sys.stderr.flush()
     view = memoryview(frame)
@@ -88,18 +102,24 @@ def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: A
     os._exit(0)
 
 
-def describe(error: BaseException, submission: str) -> str:
-    """What was raised, and where in the submission; one of the sentences of ours as it is."""
-    if type(error).__name__ in ("MissingNameError", "WrongResultError"):
+def describe(error: BaseException, submission: str, last: tuple[str, int] = ("", 0)) -> str:
+    """What was raised, and where in the submission; one of the sentences of ours as it is. last:
+    the file and line of the submission's that gave what we failed on."""
+    giver = f"{short(last[0], submission)}, line {last[1]}," if last[0] else "the submission"
+    if type(error).__name__ == "MissingNameError":
         return str(error)
+    if type(error).__name__ == "WrongResultError":
+        return f"{error}: see what {giver} gives"
     kind, said = type(error).__name__, " ".join(str(error).split())[:1000]
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{short(error.filename, submission)}, line {error.lineno}"
         return f"{kind} in {where}: {error.msg}: {(error.text or '').strip()}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith(submission)]
+    if not own and isinstance(error, MemoryError):
+        return f"{kind}: {said}; it was reached by the task's own arrays beside the submission's"
     if not own:
-        return f"{kind}: {said}; it came of what the submission gave, which isn't as it should be"
+        return f"{kind}: {said}; it came of what {giver} gave, which isn't as it should be"
     return (
         f"{kind} was raised in {short(own[-1].filename, submission)}, line {own[-1].lineno}: {said}"
     )

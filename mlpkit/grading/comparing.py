@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,20 +37,40 @@ class WrongAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """What a part asks of its answer: `measure` compares, a call gives the failures alone."""
+    """What a part asks of its answer: `measure` compares, a call gives the failures alone.
+
+    in_turn: each comparison is of what was made from those before it, as in a backward pass, so
+    that the first that fails is the one to mend.
+    """
 
     measurements: Callable[[Answer], list[Measured]]
+    in_turn: bool = False
 
     def measure(self, answer: Answer) -> list[Measured]:
         """Every comparison, passed or not."""
         try:
-            return self.measurements(answer)
+            found = self.measurements(answer)
         except WrongAnswerError as error:
             return [Measured("the answer", np.nan, 0.0, str(error))]
+        return first_of(found) if self.in_turn else found
 
     def __call__(self, answer: Answer) -> list[Failure]:
         """What differs."""
-        return [Failure(m.detail, m.hint) for m in self.measure(answer) if not m.passed]
+        wrong = [m for m in self.measure(answer) if not m.passed]
+        return [Failure(m.detail, m.hint) for m in wrong if m.detail]
+
+
+def first_of(found: list[Measured]) -> list[Measured]:
+    """The same, where only the first that failed says why, and which others did after it."""
+    wrong = [m for m in found if not m.passed]
+    if len(wrong) < 2:
+        return found
+    first, later = wrong[0], ", ".join(m.what.removeprefix("gradient of ") for m in wrong[1:])
+    said = f"{first.detail}; mend it first: what comes after it in the pass differs too ({later})"
+    return [
+        m if m.passed else replace(m, detail=said) if m is first else replace(m, detail="", hint="")
+        for m in found
+    ]
 
 
 def array_of(answer: Answer, name: str, shape: tuple[int, ...] | None = None) -> Array:

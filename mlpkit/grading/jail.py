@@ -2,32 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
+NEW_FILES, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = (
+    0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
+)  # fmt: skip
+NOSUID, NODEV, BIND, RECURSIVE, PRIVATE, DETACH = 2, 4, 4096, 16384, 1 << 18, 2
+SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # where every user may leave files
+ROOM = "size=64m,mode=1777"  # of one's own in place of each
 PDEATHSIG, DUMPABLE, SUBREAPER, NO_NEW_PRIVS = 1, 4, 36, 38
 BLOCKED = ("mlpkit", "mlpkit_backends", "cupy", "cupy_backends", "cupyx")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def leave_network() -> str:
-    """Enter namespaces without a network and with process numbers of their own, where the machine
-    lets us. What is not closed off, as a sentence; "" where all is."""
-    user = 0 if os.geteuid() == 0 else NEW_USER
-    # Of these, the network is worth having alone.
-    if libc.unshare(user | NEW_NET | NEW_PID | NEW_IPC) == 0:
+def close_off(needed: Sequence[str]) -> str:
+    """Enter namespaces without a network, with process numbers and temporary folders of their own,
+    where the machine lets us. What is not closed off, in sentences; "" where all is.
+
+    needed: what the submission reads and writes, wherever it lies.
+    """
+    refused = leave_network()
+    if not own_temporary_folders(needed):
+        refused = (*refused, "give the submission temporary folders of its own")
+    if not refused:
         return ""
-    if libc.unshare(user | NEW_NET) == 0:
-        return "This machine doesn't let the grader hide its processes from the submission."
-    return "This machine doesn't let the grader cut off the network: run it in a container without."
+    advice = ": run it in a container without a network" if CUT_OFF in refused else ""
+    return f"This machine doesn't let the grader {', nor '.join(refused)}{advice}."
+
+
+CUT_OFF = "cut off the network"
+
+
+def leave_network() -> tuple[str, ...]:
+    """No network, and process numbers of one's own; what is refused."""
+    ids = os.geteuid(), os.getegid()
+    user = 0 if ids[0] == 0 else NEW_USER
+    # Of these, the network is worth having alone.
+    refused: tuple[str, ...] = ()
+    if libc.unshare(user | NEW_NET | NEW_PID | NEW_IPC) != 0:
+        refused = ("hide its processes from the submission",)
+        if libc.unshare(user | NEW_NET) != 0:
+            return (CUT_OFF,)
+    if user:  # or its files would be nobody's
+        for name, line in zip(("uid", "gid"), ids, strict=True):
+            with contextlib.suppress(OSError):
+                Path("/proc/self/setgroups").write_text("deny")
+                Path(f"/proc/self/{name}_map").write_text(f"{line} {line} 1")
+    return refused
+
+
+def own_temporary_folders(needed: Sequence[str]) -> bool:
+    """Empty folders of this process's in place of those that all users share, with what is needed
+    of them; whether the machine lets us. All of them or none."""
+    if libc.unshare(NEW_FILES) != 0:
+        return False
+    covered: list[str] = []
+    below = tuple(f"{folder}/" for folder in SHARED)
+    places = {name: os.open(name, os.O_PATH) for name in needed if name.startswith(below)}
+    try:
+        mount("none", "/", "", RECURSIVE | PRIVATE)
+        for folder in filter(os.path.isdir, SHARED):
+            mount("tmpfs", folder, "tmpfs", NOSUID | NODEV, ROOM)
+            covered.append(folder)
+            for name, fd in places.items():
+                if name.startswith(f"{folder}/"):
+                    os.makedirs(name)
+                    mount(f"/proc/self/fd/{fd}", name, "", BIND | RECURSIVE)
+    except OSError:
+        for folder in covered:
+            libc.umount2(folder.encode(), DETACH)
+        return False
+    finally:
+        for fd in places.values():
+            os.close(fd)
+    return True
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """OSError where the kernel refuses."""
+    words = (text.encode() for text in (source, target, kind))
+    if libc.mount(*words, ctypes.c_ulong(flags), options.encode()) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {target}")
 
 
 def prctl(option: int, value: int) -> None:

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from .comparing import Answer, Check, Measured, array_of, compare, holds
 from .formulas import chain, chain_gradients, random, spaced, summed_loss_gradient
 from .interface import Array, Part, Section, Task
-from .layer_sections import SLOPE_MISSING, WRONG_AXIS, comparing
+from .layer_sections import SLOPE_MISSING, WRONG_AXIS
 
 # The contract's figure.
 SMALL_NETWORK_LOSS = 2.4250083210516835
+# Its names of the parameters; a submission's may be others.
+SMALL_NETWORK = [f"fc_{n}_{kind}" for n in (1, 2) for kind in "wb"]
+DROPOUT_NETWORK = [f"fc{n}_{kind}" for n in (1, 2, 3) for kind in "wb"]
 REPLACED = (
     "the parameters are replaced instead of shared: a layer computes with the very array that "
     "assign was given, and sees it change in place"
 )
+UNREACHED = (
+    "assign doesn't reach the layers: what it is given becomes the parameter that the layer itself "
+    "computes with, layer.params[name] = value"
+)
+LEAKY_FIRST = "dx, dw and db all differ: the leaky ReLU's backward comes first, look there"
+
+
+def of_network(measurements: Callable[[Answer], list[Measured]], in_turn: bool = False) -> Check:
+    """A check of a network's answer: where its parameters aren't those assigned, that is why."""
+
+    def measured(answer: Answer) -> list[Measured]:
+        found = measurements(answer)
+        if not array_of(answer, "unassigned", ()):
+            return found
+        return [m if m.passed or m.hint else replace(m, hint=UNREACHED) for m in found]
+
+    return Check(measured, in_turn)
+
+
+def in_backward_order(count: int) -> list[int]:
+    """The positions of w, b, w, b, ..., the last layer's first."""
+    return [i + j for i in range(count - 2, -1, -2) for j in (0, 1)]
 
 
 def with_params(arrays: dict[str, Array], params: list[Array]) -> dict[str, Array]:
@@ -65,14 +91,26 @@ def fc_and_leaky_relu() -> Section:
         "dw": ("g0", dw, {SLOPE_MISSING: dw_without}),
         "db": ("g1", db, {SLOPE_MISSING: db_without, WRONG_AXIS: axis}),
     }
+
+    def differentiated(name: str) -> Check:
+        def measured(answer: Answer) -> list[Measured]:
+            found = {
+                what: compare(answer, key, expected, 1e-7, mistakes, what=what)
+                for what, (key, expected, mistakes) in parts.items()
+            }
+            all_wrong = not any(m.passed or m.hint for m in found.values())
+            leaky_first = all_wrong and not array_of(answer, "unassigned", ())
+            return [replace(found[name], hint=LEAKY_FIRST) if leaky_first else found[name]]
+
+        return of_network(measured)
+
     return Section(
         "FC + leaky ReLU",
         (
-            *(Part(name, 0.5, backward, comparing(key, expected, 1e-7, mistakes))
-              for name, (key, expected, mistakes) in parts.items()),
-            Part("parameters shared", 0.5, Task("network", arrays, settings), Check(shared)),
+            *(Part(name, 0.5, backward, differentiated(name)) for name in parts),
+            Part("parameters shared", 0.5, Task("network", arrays, settings), of_network(shared)),
         ),
-    )  # fmt: skip
+    )
 
 
 def small_network() -> Section:
@@ -102,11 +140,11 @@ def small_network() -> Section:
         return [compare(answer, "scores", scores, 1e-6, wrong, kind="summed")]
 
     def differentiated(answer: Answer) -> list[Measured]:
-        found = [compare(answer, "dx", dx, 1e-6, mistakes(-1))]
-        for i, expected in enumerate(gradients):
-            what = f"gradient of parameter {i}"
-            found.append(compare(answer, f"g{i}", expected, 1e-6, mistakes(i), what=what))
-        return found
+        found = []
+        for i in in_backward_order(len(params)):
+            what = f"gradient of {SMALL_NETWORK[i]}"
+            found.append(compare(answer, f"g{i}", gradients[i], 1e-6, mistakes(i), what=what))
+        return [*found, compare(answer, "dx", dx, 1e-6, mistakes(-1))]
 
     def measured_loss(answer: Answer) -> list[Measured]:
         return [compare(answer, "loss", SMALL_NETWORK_LOSS, 1e-10, losses, kind="absolute")]
@@ -116,18 +154,18 @@ def small_network() -> Section:
         "Small network",
         (
             Part("initial parameters", 0.5, start, Check(initial)),
-            Part("scores", 0.5, Task("network", arrays, settings), Check(scored)),
+            Part("scores", 0.5, Task("network", arrays, settings), of_network(scored)),
             Part(
                 "loss",
                 0.5,
                 Task("network", {**arrays, "labels": labels}, settings),
-                Check(measured_loss),
+                of_network(measured_loss),
             ),
             Part(
                 "gradients",
                 0.5,
                 Task("network", {**arrays, "dout": dout}, settings),
-                Check(differentiated),
+                of_network(differentiated, in_turn=True),
             ),
         ),
     )
@@ -137,19 +175,18 @@ def initial(answer: Answer) -> list[Measured]:
     """Weights of deviation 0.02, over ten networks as one has too few to tell; biases 0."""
     found = []
     for i, shape in enumerate([(10, 4, 30), (10, 30), (10, 30, 7), (10, 7)]):
-        p = array_of(answer, f"p{i}", shape)
+        p, name = array_of(answer, f"p{i}", shape), SMALL_NETWORK[i]
         if i % 2:
-            what = f"initial bias, parameter {i}"
+            what = f"initial {name}"
             found.append(compare({"p": p}, "p", np.zeros(shape), 0.0, what=what, kind="absolute"))
             continue
         std = float(p.std())
         found.append(
             Measured(
-                f"deviation of the initial weights, parameter {i}",
+                f"deviation of the initial {name}",
                 abs(std - 0.02),
                 0.002,
-                f"deviation of the initial weights, parameter {i}: {std:.4g}; expected 0.02 within "
-                "10 %",
+                f"deviation of the initial {name}: {std:.4g}; expected 0.02 within 10 %",
                 "init_scale isn't used: multiply the standard normals by it" if std > 0.5 else "",
             )
         )
@@ -178,15 +215,17 @@ def dropout_network() -> Section:
         mistakes = gradient_mistakes(x, params, upstream, True)
         dx, gradients = chain_gradients(x, params, upstream, active=True)
         through = chain_gradients(x, params, dout, active=True)[1]
-        for i, expected in enumerate(gradients):
+        for i in in_backward_order(len(params)):
             wrong = mistakes(i) | {"dropout's backward doesn't use forward's mask": through[i]}
-            what = f"gradient of parameter {i}"
-            found.append(compare(answer, f"g{i}", expected, 4e-3, wrong, what=what))
+            what = f"gradient of {DROPOUT_NETWORK[i]}"
+            found.append(compare(answer, f"g{i}", gradients[i], 4e-3, wrong, what=what))
         return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1))]
+
+    in_turn = of_network(check, in_turn=True)
 
     def part(keep_prob: float, points: float) -> Part:
         settings: dict[str, float | int | str]
         settings = {"network": "DropoutNet", "keep_prob": keep_prob, "seed": 1234}
-        return Part(f"keep {keep_prob:g}", points, Task("network", arrays, settings), Check(check))
+        return Part(f"keep {keep_prob:g}", points, Task("network", arrays, settings), in_turn)
 
     return Section("Dropout network", (part(0.0, 0.5), part(0.25, 0.75), part(0.5, 0.75)))

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from .submissions import NOTEBOOK
+from .submissions import NOTEBOOK, beside
 
 MEMBERS = 2000
 TOTAL_BYTES = 50_000_000
@@ -43,7 +43,7 @@ def bring(source: Path, place: Path) -> Path:
         return place / source.name
     else:
         raise SubmissionError(what_it_is(source))
-    entries = [path for path in place.iterdir() if path.name != "__MACOSX"]
+    entries = [path for path in place.iterdir() if not beside(path)]
     return (
         entries[0]
         if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "lib"
@@ -113,9 +113,10 @@ def extract(source: Path, place: Path) -> None:
             for member in archive.infolist():
                 room.count()
                 target = place / safe(member)
-                folder = target if member.is_dir() else target.parent
+                is_folder = member.filename.endswith(("/", "\\"))
+                folder = target if is_folder else target.parent
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-                if not member.is_dir():
+                if not is_folder:
                     with open_member(archive, member) as file:
                         room.write(file, target)
     except SubmissionError:
@@ -140,9 +141,10 @@ def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def safe(member: zipfile.ZipInfo) -> PurePosixPath:
-    """A member's path. SubmissionError where it leaves the folder, or is a link."""
-    path = PurePosixPath(member.filename)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or not path.parts:
+    """A member's path, which Windows may have written with backslashes. SubmissionError where it
+    leaves the folder, or is a link."""
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.parts:
         raise SubmissionError(f"the zip has a member {member.filename!r} that leaves its folder")
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -16,6 +16,11 @@ def reweigh(sections: Sequence[Section], path: Path) -> tuple[Section, ...]:
     """Sections whose parts are scaled to a rubric's points; the rest keep theirs. ValueError."""
     try:
         rubric = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"{path} can't be read: {error.strerror}; --rubric takes a JSON file, section names to "
+            "points"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} should be JSON, section names to points: {error}") from error
     names = [section.name for section in sections]

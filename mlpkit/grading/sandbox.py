@@ -1,7 +1,8 @@
 """Tasks done by an untrusted submission, each in a child of its own with limits.
 
 A child has limits of wall time, CPU, memory, file size, processes and open files; a scratch folder;
-a clean environment; no network, processes of its own and another user where the machine lets us.
+a clean environment; no network, processes and temporary folders of its own and another user where
+the machine lets us.
 It answers in arrays (protocol.py), and never learns what should come out.
 
 This is no container. Nothing here protects against bugs of the kernel, against the reading of files
@@ -31,7 +32,7 @@ from .protocol import HEADER_BYTES, TOTAL_BYTES, ProtocolError, pack, unpack
 from .submissions import MissingNameError, entry_of
 
 HERE = Path(__file__).resolve().parent
-OWN_FILES = ("child.py", "jail.py", "protocol.py")
+OWN_FILES = ("child.py", "handling.py", "jail.py", "protocol.py")
 TASK_FILES = ("tasks.py", "submissions.py")
 PRINTED = 64 << 10  # bytes kept of what is printed
 START = 60.0  # seconds for a child to be up, before its own time counts
@@ -41,21 +42,23 @@ FIRST_UID = 61000  # of unused users; 0..999 of them, by process
 
 @dataclass
 class Seen:
-    """What came from a child. late: it was stopped; seconds: how long it was up."""
+    """What came from a child. late: it was stopped, spent: as there was no time left for any;
+    seconds: how long it took, its start included."""
 
     answer: bytearray = field(default_factory=bytearray)
     printed: bytearray = field(default_factory=bytearray)
     status: bytearray = field(default_factory=bytearray)
     late: bool = False
+    spent: bool = False
     seconds: float = 0.0
 
 
 class SandboxRunner:
     """Does tasks with a submission (folder, .zip or .py); close() removes its copy.
 
-    timeout: seconds of wall time for a task, total: for all of them; memory_mb: address space of a
-    process. tasks: the folder of tasks.py and submissions.py. note: what the machine refused, once
-    a task has run. Raises SubmissionError.
+    timeout: seconds of wall time for a task, total: for all of them and their starts; memory_mb:
+    address space of a process. tasks: the folder of tasks.py and submissions.py. note: what the
+    machine refused, once a task has run. Raises SubmissionError.
     """
 
     def __init__(
@@ -106,31 +109,33 @@ class SandboxRunner:
 
     def attempt(self, task: Task) -> Outcome:
         """Do it in a child."""
-        limit = min(self.timeout, self.left)
-        if limit <= 0:
-            return Outcome(
-                error=f"the limit of {self.total:g} s for all was reached: it wasn't run"
-            )
+        if self.left <= 0:
+            return Outcome(error=f"{self.all_time()}: it wasn't run")
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.place))
         try:
             if self.uid is not None:
                 os.chown(scratch, self.uid, self.uid)
             frame = pack({"task": task.name, "settings": dict(task.settings)}, task.arrays)
-            seen = self.child(frame, scratch, limit)
+            seen = self.child(frame, scratch)
             self.left -= seen.seconds
-            return self.judge(seen, limit)
+            return self.judge(seen)
         except OSError as error:
             return broken(f"it could not run a task: {error}")
         finally:
             remove(scratch)
 
-    def child(self, frame: bytes, scratch: Path, limit: float) -> Seen:
-        """Run a child to its end, or for so many seconds."""
+    def all_time(self) -> str:
+        """What is said where no time is left."""
+        return f"the limit of {self.total:g} s for all was reached"
+
+    def child(self, frame: bytes, scratch: Path) -> Seen:
+        """Run a child to its end, or until its time is up."""
         pipes = {name: os.pipe() for name in ("answer", "status")}
         try:
             settings = {
                 "rlimits": self.rlimits(),
                 "uid": self.uid,
+                "place": str(self.place),
                 "scratch": str(scratch),
                 "submission": str(self.submission),
                 **{name: ends[1] for name, ends in pipes.items()},
@@ -149,21 +154,21 @@ class SandboxRunner:
             for ends in pipes.values():
                 os.close(ends[1])
             fds = {name: ends[0] for name, ends in pipes.items()}
-            return self.watch(process, frame, fds, limit)
+            return self.watch(process, frame, fds)
         finally:
             for ends in pipes.values():
                 os.close(ends[0])
 
-    def watch(
-        self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int], limit: float
-    ) -> Seen:
+    def watch(self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int]) -> Seen:
         """Feed it the task, take what it says, and end it when its time is up, which begins when
-        it says that it is there."""
+        it says that it is there, or when that of all is, which counts from here on."""
         assert process.stdin is not None
         assert process.stdout is not None
         seen = Seen()
         give(process.stdin, frame)
-        up, end = 0.0, time.monotonic() + START
+        begun, up = time.monotonic(), False
+        last = begun + self.left
+        end = min(begun + START, last)
         with selectors.DefaultSelector() as selector:
             kept = {
                 fds["answer"]: (seen.answer, HEADER_BYTES + TOTAL_BYTES + 17),
@@ -183,14 +188,14 @@ class SandboxRunner:
                     into += data[: max(0, most - len(into))]
                 now = time.monotonic()
                 if seen.status and not up:
-                    up, end = now, now + limit
+                    up, end = True, min(now + self.timeout, last)
                 elif now >= end:
                     if seen.late:
                         break
-                    seen.late, end = True, end + GRACE
+                    seen.late, seen.spent, end = True, end == last, end + GRACE
                     process.send_signal(signal.SIGTERM)
             drain(kept, selector)
-        seen.seconds = time.monotonic() - up if up else 0.0
+        seen.seconds = time.monotonic() - begun
         process.stdout.close()
         try:
             process.wait(1)
@@ -207,19 +212,19 @@ class SandboxRunner:
             "NPROC": 16 if self.uid is not None else 4096,
         }  # fmt: skip
 
-    def judge(self, seen: Seen, limit: float) -> Outcome:
+    def judge(self, seen: Seen) -> Outcome:
         """What came, as an outcome."""
         printed = bytes(seen.printed).decode(errors="replace")
         lines = [json.loads(line) for line in bytes(seen.status).splitlines()]
+        if seen.spent:
+            return Outcome(error=f"{self.all_time()}: it was stopped", output=printed)
         if not lines or "note" not in lines[0]:
             said = " ".join(printed.split())[-300:]
             return broken(f"its own child did not start: {said or 'it said nothing'}")
         self.note = lines[0]["note"]
         if seen.late:
-            which = f"time limit of {limit:g} s"
-            if limit < self.timeout:
-                which = f"limit of {self.total:g} s for all"
-            return Outcome(error=f"the {which} was reached: it was stopped", output=printed)
+            said = f"the time limit of {self.timeout:g} s was reached: it was stopped"
+            return Outcome(error=said, output=printed)
         code = lines[-1].get("code", 0)
         if not seen.answer:
             return Outcome(error=ending(code), output=printed)

@@ -58,7 +58,7 @@ def entry_of(path: Path) -> Path:
     """The folder that holds the assignment's files, or the one module. MissingNameError."""
     if path.is_file():
         return path
-    modules = sorted(path.glob("*.py"))
+    modules = sorted(file for file in path.glob("*.py") if not beside(file))
     entry = root_of(path) or (modules[0] if len(modules) == 1 else None)
     if entry is not None:
         return entry
@@ -70,12 +70,26 @@ def entry_of(path: Path) -> Path:
 
 
 def root_of(folder: Path) -> Path | None:
-    """The folder that holds lib/ with the assignment's files: this one, or the nearest below."""
-    below = sorted(folder.glob("*/")) + sorted(folder.glob("*/*/"))
-    for candidate in (folder, *below):
-        if any((candidate / file).is_file() for file in (*FILES, ACTIVATIONS)):
-            return candidate
-    return None
+    """The folder that holds lib/ with the assignment's files: this one, or the only one of those
+    up to two below. MissingNameError for several."""
+    if is_root(folder):
+        return folder
+    below = [*folder.glob("*/"), *folder.glob("*/*/")]
+    found = sorted(path for path in below if is_root(path))
+    if len(found) > 1:
+        names = " and ".join(str(path.relative_to(folder)) for path in found)
+        raise MissingNameError(f"the assignment is in {names}: hand in the one that counts, alone")
+    return found[0] if found else None
+
+
+def is_root(folder: Path) -> bool:
+    """Whether a folder holds one of the assignment's files at its place."""
+    return any((folder / file).is_file() for file in (*FILES, ACTIVATIONS))
+
+
+def beside(path: Path) -> bool:
+    """Whether it is what macOS and editors leave beside a submission."""
+    return path.name == "__MACOSX" or path.name.startswith(".")
 
 
 def names_of_module(path: Path) -> Names:

@@ -1,12 +1,10 @@
 """What a submission is asked to do: TASKS, functions of its names, arrays and settings.
 
-A child process runs this file by itself, so it imports NumPy alone. It knows inputs, never what
-should come out. Each task takes `names` (the assignment's names, the submission's own objects),
-arrays and settings, and returns NumPy arrays by name, float64 or int64. Where the names hold
-`asarray` and `to_numpy`, these move the arrays to the submission's device and back.
-
-Layers and parameters are found through `net.layers`: their names are the submission's own. A
-layer's weights come before its biases, whatever the order of its dict.
+A child process runs this file and handling.py by themselves, so they import NumPy alone. They know
+inputs, never what should come out. Each task takes `names` (the assignment's names, the
+submission's own objects), arrays and settings, and returns NumPy arrays by name, float64 or int64.
+Where the names hold `asarray` and `to_numpy`, these move the arrays to the submission's device and
+back.
 """
 
 from __future__ import annotations
@@ -16,6 +14,8 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+
+from .handling import WrongResultError, entry, four_of, given, gradients, keys, parameters, taken
 
 Names = Mapping[str, Any]
 Arrays = Mapping[str, Any]
@@ -36,31 +36,6 @@ def task(function: Task) -> Task:
 
     TASKS[function.__name__] = seeded
     return seeded
-
-
-def given(names: Names, a: Any) -> Any:
-    """A copy of an input on the submission's device, that it may change."""
-    return names.get("asarray", np.asarray)(np.array(a))
-
-
-def taken(names: Names, a: Any) -> Any:
-    """An answer as a NumPy array of float64, or of int64 where it is whole numbers. Always a copy:
-    what comes next may change the original."""
-    if a is None:
-        raise ValueError("an array was expected here, and None came: return it, or fill it")
-    a = np.array(names.get("to_numpy", np.asarray)(a) if hasattr(a, "shape") else a)
-    return a.astype(np.int64 if a.dtype.kind in "biu" else np.float64)
-
-
-def parameters(net: Any) -> list[tuple[Any, str]]:
-    """(layer, key) of each parameter of a network in order, weights before biases."""
-    return [(layer, key) for layer in net.layers for key in keys(layer)]
-
-
-def keys(layer: Any) -> list[str]:
-    """A layer's parameter names, the matrices first."""
-    params = getattr(layer, "params", None) or {}
-    return sorted(params, key=lambda key: -len(params[key].shape))
 
 
 @task
@@ -93,6 +68,8 @@ def flatten(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 def new_fc(names: Names, arrays: Arrays) -> Any:
     """A fully connected layer of w's shape that holds w and b."""
     layer = names["fc"](*arrays["w"].shape, init_scale=0.02, name="fc_test")
+    if len(keys(layer)) != 2:
+        raise WrongResultError(f"fc's .params should hold w and b; it holds {keys(layer)}")
     for key, name in zip(keys(layer), "wb", strict=True):
         layer.params[key] = given(names, arrays[name])
     return layer
@@ -111,12 +88,6 @@ def fc_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     layer.forward(given(names, arrays["x"]))
     dx = layer.backward(given(names, arrays["dout"]))
     return {"dx": taken(names, dx), **gradients(names, [layer], ["dw", "db"])}
-
-
-def gradients(names: Names, layers: list[Any], labels: list[str]) -> Arrays:
-    """The gradients of layers under labels, in the order of `parameters`."""
-    found = [layer.grads[key] for layer in layers for key in keys(layer)]
-    return {label: taken(names, a) for label, a in zip(labels, found, strict=True)}
 
 
 @task
@@ -183,8 +154,9 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     """x and parameters p0, p1, ... through a network.
 
     Gives scores; the same of a second forward, and of one after the first parameter grew in place
-    by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came. settings: network,
-    its class; keep_prob and seed where it drops out.
+    by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came; and unassigned,
+    how many of the layers' parameters were other than those assigned. settings: network, its class;
+    keep_prob and seed where it drops out.
     """
     seed = settings.get("seed")
     built = {} if seed is None else {"keep_prob": settings["keep_prob"], "seed": seed}
@@ -193,12 +165,14 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     for i, (_, key) in enumerate(parameters(model.net)):
         mine.append(given(names, arrays[f"p{i}"]))
         model.net.assign(key, mine[-1])
+    held = [taken(names, layer.params[key]) for layer, key in parameters(model.net)]
+    reached = [np.array_equal(a, taken(names, b)) for a, b in zip(held, mine, strict=True)]
 
     def forward() -> Any:
         return model.forward(x, True, seed) if seed is not None else model.forward(x)
 
     scores = forward()
-    answer = {"scores": taken(names, scores)}
+    answer = {"scores": taken(names, scores), "unassigned": np.array(reached.count(False))}
     if "dout" in arrays:
         answer["dx"] = taken(names, model.backward(given(names, arrays["dout"])))
         labels = [f"g{i}" for i in range(len(mine))]
@@ -229,7 +203,7 @@ def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     for name in state:
         setattr(chosen, name, {key: given(names, arrays[name])})
     chosen.step()
-    answer = {name: taken(names, getattr(chosen, name)[key]) for name in state}
+    answer = {name: taken(names, entry(chosen, name, key)) for name in state}
     answer["w"] = taken(names, net.layers[0].params[key])
     if hasattr(chosen, "t"):
         answer["t"] = taken(names, chosen.t)
@@ -254,8 +228,9 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
     Gives losses, train_acc and val_acc, as train_net does; test_scores of the test pictures;
     best_scores of the validation pictures with the parameters returned as the best; and moved, how
-    many of these changed when the network's own did (both where settings hold best). settings:
-    network, optimizer, its lr (and momentum), batch_size, epochs.
+    many of these changed when the network's own did (both where settings hold best); and lr, the
+    optimizer's at the end. settings: network, optimizer, its lr (and momentum), batch_size, epochs,
+    and where the rate is to fall, lr_decay and lr_decay_every.
     """
     mean = arrays["train"].mean(axis=0) / 255
     images = {split: arrays[split] / 255 - mean for split in ("train", "val", "test")}
@@ -267,7 +242,8 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     model = names[settings["network"]]()
     more = {key: settings[key] for key in ("lr", "momentum") if key in settings}
     chosen = names[settings["optimizer"]](model.net, **more)
-    best, losses, train_acc, val_acc = names["train_net"](
+    decay = {key: settings[key] for key in ("lr_decay", "lr_decay_every") if key in settings}
+    returned = names["train_net"](
         data,
         model,
         names["cross_entropy"](),
@@ -275,12 +251,18 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         settings["batch_size"],
         settings["epochs"],
         show_every=1000,
+        **decay,
     )
+    best, losses, train_acc, val_acc = four_of(returned)
+    missing = [key for _, key in parameters(model.net) if key not in best]
+    if missing:
+        raise WrongResultError(f"opt_params should hold every parameter; it lacks {missing}")
     answer = {
         "losses": taken(names, losses),
         "train_acc": taken(names, train_acc),
         "val_acc": taken(names, val_acc),
         "test_scores": scores_of(names, model, images["test"]),
+        "lr": taken(names, chosen.lr),
     }
     if settings.get("best"):
         before = {name: float(a.sum()) for name, a in best.items()}

@@ -15,7 +15,10 @@ from .interface import Array, Part, Section, Settings, Task
 
 CLASSES, TRAIN, VAL, TEST = 10, 640, 100, 200
 NOISE = 100.0  # deviation, of brightness in 0..255
-TINYNET_EPOCHS, TINYNET_BATCH = 4, 64
+# Of three epochs the second alone ends a pair, whether a rate is lowered as a pair ends or as the
+# next begins.
+TINYNET_LR, TINYNET_EPOCHS, TINYNET_BATCH = 1e-2, 3, 64
+DECAY, DECAY_EVERY = 0.5, 2
 RACE_EPOCHS, RACE_BATCH = 10, 32
 SATURATED = 0.99  # accuracy from which on SGD leaves nothing to be ahead by
 UNDIVIDED = "the loss isn't divided by the batch: the mean over the examples is meant"
@@ -54,9 +57,11 @@ def to_75_percent() -> Section:
     settings: dict[str, float | int | str] = {
         "network": "TinyNet",
         "optimizer": "SGD",
-        "lr": 1e-2,
+        "lr": TINYNET_LR,
         "batch_size": TINYNET_BATCH,
         "epochs": TINYNET_EPOCHS,
+        "lr_decay": DECAY,
+        "lr_decay_every": DECAY_EVERY,
         "best": 1,
     }
     task = training("train", 0, settings)
@@ -109,11 +114,28 @@ def to_75_percent() -> Section:
             ),
         ]
 
+    def after(decays: int) -> Array:
+        return np.array(TINYNET_LR * DECAY**decays)
+
+    too_often = "the rate is lowered too often: once lr_decay_every epochs have passed, not before"
+    rates = {
+        "lr_decay isn't used: optimizer.lr *= lr_decay every lr_decay_every epochs": after(0),
+        f"{too_often} the first": after(2),
+        f"{too_often} that": after(3),
+        "lr_decay_every counts epochs, not iterations": after(iterations // DECAY_EVERY),
+    }
+
+    def decayed(answer: Answer) -> list[Measured]:
+        what = f"optimizer.lr after {TINYNET_EPOCHS} epochs"
+        expected = after(TINYNET_EPOCHS // DECAY_EVERY)
+        return [compare(answer, "lr", expected, 1e-7, rates, what=what)]
+
     return Section(
         "Training to 75 %",
         (
             Part("accuracy", 3, task, Check(reached)),
-            Part("losses and accuracies", 1, task, Check(recorded)),
+            Part("losses and accuracies", 0.5, task, Check(recorded)),
+            Part("learning rate", 0.5, task, Check(decayed)),
             Part("best parameters", 1, task, Check(best)),
         ),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..matfile import IMAGE
 from .interface import Failure, SectionResult
 from .packing import UNREADABLE, check_members, open_member
 
@@ -29,7 +30,6 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     from ..datasets import load_dataset
     from ..evaluation import Batches, evaluate
     from ..losses import CrossEntropy
-    from ..matfile import IMAGE
 
     start = time.perf_counter()
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
@@ -46,8 +46,9 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
         )
     for (layer, key), a in zip(slots, arrays, strict=True):
         layer.params[key] = a.astype("float32")
+    mean = mean_image(path, weights)
     data = load_dataset(folder)
-    mean = next((a for a in weights.values() if a.shape == IMAGE), data.mean_image)
+    mean = data.mean_image if mean is None else mean
     loss_func = CrossEntropy(backend=model.backend)
     val, test = (
         evaluate(
@@ -62,6 +63,28 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     wrong = () if enough else (Failure(f"{said}; {ENOUGH:.0%} is expected on validation"),)
     status, score = ("passed", points) if enough else ("failed", 0.0)
     return SectionResult(SECTION, score, points, status, wrong, said, time.perf_counter() - start)
+
+
+def mean_image(
+    path: Path, weights: Mapping[str, np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any] | None:
+    """The mean image beside the weights, None where there is none. ValueError for another array."""
+    more = {name: a for name, a in weights.items() if a.ndim > 2}
+    if not more:
+        return None
+    if [a.shape for a in more.values()] != [IMAGE]:
+        came = ", ".join(f"{name} {a.shape}" for name, a in more.items())
+        raise ValueError(
+            f"{path} should hold, beside weights and biases, a mean image {IMAGE} or nothing; it "
+            f"holds {came}: leave out what is none"
+        )
+    ((name, mean),) = more.items()
+    if not ((mean >= 0) & (mean <= 1)).all():
+        raise ValueError(
+            f"{path}: {name} should be the mean of images from 0 to 1; it goes from "
+            f"{mean.min():.4g} to {mean.max():.4g}: divide it by 255, or leave it out"
+        )
+    return mean
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +118,7 @@ def train(
     use_threads(threads)
     from .progress import TrainingDisplay, making_data
     from .recording import EVERY_EPOCH, Every
+    from .resume import has_checkpoint
     from .run_files import RUN_FILES, run_data
     from .runs import train_run
     from .train_options import finished, new_settings, resumed_settings
@@ -138,24 +141,26 @@ def train(
         "min_delta": min_delta,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if config is not None and folder is not None:
-        settings = replace(resumed_settings(folder, config, given, backend), threads=threads)
-        if summary := finished(folder, settings, config):
-            longer = "a higher --patience" if summary["stopped"] else "--epochs"
-            print(f"{folder} is finished; {longer} trains it longer. {results(summary)}")
-            return
-        if checkpoint_every is None:
-            checkpoint_every = str(config.get("checkpoint_every", EVERY_EPOCH))
-        find = (lambda: making_data(data)) if data else (lambda: run_data(config))
-    elif run is not None:
-        raise ValueError(
-            f"there is no run in {run} to go on with: a new one is started with --out {run}"
-        )
-    else:
-        settings = replace(new_settings(given, backend), threads=threads)
-        find = lambda: making_data(data)  # noqa: E731
-    every = EVERY_EPOCH if checkpoint_every is None else Every.parse(checkpoint_every)
-    trained = train_run(settings, find, folder, TrainingDisplay, every=every, resume=resume)
+    with blaming(folder, config):
+        if config is not None and folder is not None:
+            settings = replace(resumed_settings(folder, config, given, backend), threads=threads)
+            if summary := finished(folder, settings, config):
+                longer = "a higher --patience" if summary["stopped"] else "--epochs"
+                more = f"; {longer} trains it longer" if has_checkpoint(folder) else ""
+                print(f"{folder} is finished{more}. {results(summary)}")
+                return
+            if checkpoint_every is None:
+                checkpoint_every = str(config.get("checkpoint_every", EVERY_EPOCH))
+            find = (lambda: making_data(data)) if data else (lambda: run_data(config))
+        elif run is not None:
+            raise ValueError(
+                f"there is no run in {run} to go on with: a new one is started with --out {run}"
+            )
+        else:
+            settings = replace(new_settings(given, backend), threads=threads)
+            find = lambda: making_data(data)  # noqa: E731
+        every = EVERY_EPOCH if checkpoint_every is None else Every.parse(checkpoint_every)
+        trained = train_run(settings, find, folder, TrainingDisplay, every=every, resume=resume)
     summary = trained.summary
     rate = summary["iterations_per_second"]
     print(
@@ -164,6 +169,17 @@ def train(
         f"In {trained.folder}/: "
         f"{', '.join(name for name in RUN_FILES if (trained.folder / name).is_file())}"
     )
+
+
+@contextmanager
+def blaming(folder: Path | None, config: dict[str, Any] | None) -> Iterator[None]:
+    """Of a run that is gone on with, what a setting can't be is said with where it comes from."""
+    try:
+        yield
+    except ValueError as error:
+        if config is not None and type(error) is ValueError:  # not of a run, data or weights
+            error.add_note(f"settings that no option gave are from {folder}/config.json")
+        raise
 
 
 def results(summary: dict[str, Any]) -> str:
@@ -198,6 +214,7 @@ def config_to_resume(folder: Path) -> dict[str, Any] | None:
 
 
 def threads_asked(config: dict[str, Any]) -> int | None:
-    """The threads that a run was started with by --threads, or as many as there are here."""
-    asked = config.get("threads_asked")
+    """The threads that a run was started with by --threads, or as many as there are here; those
+    that it had, where its config.json, which knows what was asked for, is lost."""
+    asked = config.get("threads_asked", config.get("threads"))
     return min(asked, os.cpu_count() or 1) if isinstance(asked, int) and asked > 0 else None

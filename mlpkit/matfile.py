@@ -45,7 +45,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def check_head(path: Path) -> None:
     """DataError unless the file starts as MATLAB 5 files do, and goes on as its start says."""
     if not path.is_file():
-        what = "is a folder, no file" if path.is_dir() else "does not exist"
+        what = "is a folder or no ordinary file" if path.exists() else "does not exist"
         raise DataError(
             f"{path} {what}: `mlpkit data fetch` downloads SVHN, `mlpkit data make` makes "
             "its offline stand-in"

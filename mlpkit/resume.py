@@ -24,7 +24,7 @@ from .checkpoint import CheckpointError, HostArray, TensorFile, reading, save_we
 from .history import Epoch, Epochs
 from .layers import Dropout
 from .optimizers import Optimizer
-from .run_files import RunError, check_config, check_types, read_config, without
+from .run_files import RUN_FILES, RunError, check_config, check_types, read_config, without
 from .scoring import BEST
 
 if TYPE_CHECKING:
@@ -50,7 +50,12 @@ RECORD_TYPES: dict[str, tuple[type, ...]] = {
 
 def is_run(folder: Path) -> bool:
     """Whether a run has begun in the folder."""
-    return any((folder / name).is_file() for name in ("config.json", LAST, PREVIOUS))
+    return (folder / "config.json").is_file() or has_checkpoint(folder)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to go on from, good or not."""
+    return any((folder / name).is_file() for name in (LAST, PREVIOUS))
 
 
 def states(optimizer: Optimizer) -> dict[str, dict[str, Array]]:
@@ -97,6 +102,11 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
     that has the scores of every epoch and lacks the losses. Raises RunError where the checkpoints
     are damaged or gone, and for one of a run of other settings or data.
     """
+    for name in RUN_FILES:
+        if (run.folder / name).is_dir():
+            raise RunError(
+                f"{run.folder / name} is a folder, and a file should be there: remove it"
+            )
     there = [path for path in (run.folder / LAST, run.folder / PREVIOUS) if path.exists()]
     for anew in (False, True):
         for path in there:
@@ -147,6 +157,11 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
     check_same(run, record["config"])
     history, optimizer, copy = run.history, run.optimizer, run.backend.copy
     iterations, epochs, waiting = record["iterations"], run_epochs(file), record["waiting"]
+    if len(epochs) > run.settings.recipe.epochs:
+        raise RunError(
+            f"{run.folder} has trained {len(epochs)} epochs, and an option or its config.json says "
+            f"{run.settings.recipe.epochs}: epochs can only be raised"
+        )
     layers = run.model.net.layers
     params = {name: p for layer in layers for name, p in layer.params.items()}
     numbers = record["optimizer"]
@@ -166,10 +181,10 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
     size, digest = record["history_bytes"], record["history_sha256"]
     if not anew and not run.history_file.resume(size, digest):
         path = run.history_file.path
-        what = (
-            f"doesn't begin with the {size} bytes that were there" if path.exists() else "is gone"
+        wrong = "doesn't begin with" if path.exists() else "is gone; expected were"
+        raise CheckpointError(
+            f"{path} {wrong} the {size} bytes that were there when {file.path.name} was written"
         )
-        raise CheckpointError(f"{path} {what} when {file.path.name} was written")
     for layer in layers:
         if isinstance(layer, Dropout):
             layer.step = iterations
@@ -190,9 +205,9 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
     return config
 
 
-def read_run_config(folder: Path) -> dict[str, Any]:
-    """A run's configuration, from config.json, or where that is damaged or gone from a checkpoint.
-    Raises RunError."""
+def read_run_config(folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """A run's configuration, from config.json, or where that is damaged or gone from a checkpoint,
+    which say is told. Raises RunError."""
     try:
         return read_config(folder)
     except RunError:
@@ -200,6 +215,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
             with suppress(CheckpointError), reading(path, checked=True) as file:
                 config: dict[str, Any] = read_record(file)["config"]
                 check_config(config, path)
+                state = "damaged" if (folder / "config.json").exists() else "gone"
+                say(f"{folder}/config.json is {state}: its settings are taken from {path.name}")
                 return config
         raise
 

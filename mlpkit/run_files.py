@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,15 @@ def free_folder(parent: Path, name: str) -> Path:
     return folder
 
 
+def make_free_folder(parent: Path, name: str) -> Path:
+    """The folder that `free_folder` finds, made: no other process makes the same."""
+    while True:
+        folder = free_folder(parent, name)
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+
+
 # What is read back from config.json, and the types it may have.
 CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "net": (str,),
@@ -129,13 +138,14 @@ def run_data(config: dict[str, Any]) -> Path:
 
 def read_json(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     """A JSON object of a run, with the types of what is named checked. Raises RunError."""
+    remedy = f"`mlpkit train --resume {path.parent}` writes it again"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} should be JSON; it is damaged ({error}): train again") from error
+        raise RunError(f"{path} should be JSON; it is damaged ({error}): {remedy}") from error
     if not isinstance(content, dict):
         raise RunError(
-            f"{path} should hold a JSON object; it holds {type(content).__name__}: train again"
+            f"{path} should hold a JSON object; it holds {type(content).__name__}: {remedy}"
         )
     check_types(content, types, path)
     return content
@@ -148,7 +158,10 @@ def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], pat
         if not isinstance(value, allowed) or isinstance(value, bool):
             expected = TYPE_NAMES[allowed[0]]
             came = f"it is {value!r}" if key in content else "it is missing"
-            raise RunError(f"{path}: {key} should be {expected}; {came}: mend it, or train again")
+            raise RunError(
+                f"{path}: {key} should be {expected}; {came}: mend it, or remove the file: `mlpkit "
+                f"train --resume {path.parent}` writes it again"
+            )
 
 
 def without(content: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:

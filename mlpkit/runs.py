@@ -26,7 +26,7 @@ from .provenance import data_hashes, peak_rss_bytes, versions
 from .recipes import Recipe, build_network, build_optimizer, check_dtype
 from .recording import EVERY_EPOCH, Every, Recorder
 from .resume import go_on, is_run, scalars
-from .run_files import check_free, claimed, free_folder, write_json
+from .run_files import check_free, claimed, free_folder, make_free_folder, write_json
 from .scoring import BEST, MEAN_IMAGE, on_device
 from .seeding import check_seed
 from .signals import Stopped, hold
@@ -96,18 +96,22 @@ def train_run(
     settings or data.
     """
     backend = load(settings.backend)
-    folder = out or free_folder(Path("runs"), settings.name)
     with ExitStack() as stack, backend.failures():
-        if folder.is_dir():
+        there = out is not None and out.is_dir()
+        folder = out or free_folder(Path("runs"), settings.name)
+        if there:
+            stack.enter_context(claimed(folder))
+        if not (resume and is_run(folder)):
+            check_free(folder, beside=resume)
+        parts = prepare(backend, settings, find_folder)
+        if not there:  # before, but another process may have begun meanwhile
+            folder = out or make_free_folder(Path("runs"), settings.name)
+            folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(claimed(folder))
         begun = resume and is_run(folder)
         if not begun:
             check_free(folder, beside=resume)
-        run = prepare(backend, settings, find_folder, folder)
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(claimed(folder))
-            check_free(folder, beside=resume)  # another process may have made it meanwhile
+        run = Run(folder, settings, backend, *parts)
         try:
             if not (begun and go_on(run, every, say)):
                 run.start(every)
@@ -120,9 +124,9 @@ def train_run(
 
 
 def prepare(
-    backend: Backend, settings: Settings, find_folder: Callable[[], Path], folder: Path
-) -> Run:
-    """The run as it begins, nothing of it written."""
+    backend: Backend, settings: Settings, find_folder: Callable[[], Path]
+) -> tuple[Module, Optimizer, Dataset]:
+    """What a run is made of, as it begins."""
     recipe = settings.recipe
     model = build_network(recipe.net, settings.keep_prob, settings.seed, settings.dtype, backend)
     optimizer = build_optimizer(recipe.optimizer, model, recipe.lr)
@@ -130,7 +134,7 @@ def prepare(
     check_settings(
         len(data.train), recipe.batch_size, recipe.epochs, recipe.lr_decay, recipe.lr_decay_every
     )
-    return Run(folder, settings, backend, model, optimizer, data)
+    return model, optimizer, data
 
 
 def train_on(

@@ -27,8 +27,13 @@ class Paused(Stopped):
     """The same, raised where what is under way can be saved and gone on with."""
 
 
+heard: list[int] = []  # the signals that `stop` has raised Stopped for
+
+
 def stop(number: int, frame: Any = None) -> None:
-    """A handler that raises Stopped wherever the process is."""
+    """A handler that raises Stopped wherever the process is. Within some callbacks Python drops
+    what is raised, so that a training asks `heard` when it begins."""
+    heard.append(number)
     raise Stopped(number)
 
 
@@ -37,6 +42,8 @@ def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
     """All of them go to the handler within the block, but where they were told to be ignored, as
     nohup and & do. Only the main thread hears signals: in another this does nothing."""
     before = {}
+    if handler is stop:
+        heard.clear()
     if threading.current_thread() is threading.main_thread():
         for number in NAMES:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -53,7 +60,7 @@ class Holding:
     Paused. Before that, as a second one does, it stops at once."""
 
     def __init__(self) -> None:
-        self.begun, self.number = False, 0
+        self.begun, self.number = False, heard[0] if heard else 0
 
     def hear(self, number: int, frame: Any = None) -> None:
         """The handler."""

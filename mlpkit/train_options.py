@@ -8,7 +8,7 @@ from typing import Any
 
 from .checkpoint import CheckpointError, reading
 from .recipes import DEFAULT_RECIPE, RECIPES, Recipe, find_recipe
-from .run_files import RunError, check_types, read_json
+from .run_files import RunError, check_types, read_config, read_history, read_json
 from .runs import Settings
 from .scoring import BEST
 
@@ -81,16 +81,16 @@ PATIENCE = ("patience", "min_delta")
 def finished(folder: Path, settings: Settings, config: dict[str, Any]) -> dict[str, Any] | None:
     """The summary of a run that has nothing left to train. None, too, where a file that it ends
     with is damaged, which is said: to go on writes it again."""
-    path = folder / "summary.json"
-    if not path.is_file():
+    if not (folder / "summary.json").is_file():
         return None
     try:
-        summary = read_json(path, SUMMARY_TYPES)
-        path = folder / BEST
-        with reading(path, checked=True):
+        summary = read_json(folder / "summary.json", SUMMARY_TYPES)
+        read_config(folder)
+        read_history(folder)
+        with reading(folder / BEST, checked=True):
             pass
-    except (RunError, CheckpointError):
-        print(f"{path} is {'damaged' if path.exists() else 'gone'}")
+    except (RunError, CheckpointError) as error:
+        print(error)
         return None
     same = all(getattr(settings, key) == config[key] for key in PATIENCE)
     ended = summary["epochs"] >= settings.recipe.epochs or (summary["stopped"] and same)

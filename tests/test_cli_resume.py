@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -140,7 +142,7 @@ def test_the_threads_asked_for_are_kept(digits: str, tmp_path: Path) -> None:
     assert after == config | {"epochs": 3}
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "summary.json"])
+@pytest.mark.parametrize("name", ["best.safetensors", "summary.json", "config.json"])
 @pytest.mark.parametrize("gone", [True, False])
 def test_what_a_finished_run_lost_is_written_again(
     mlpkit: Mlpkit, digits: str, tmp_path: Path, name: str, gone: bool
@@ -159,15 +161,75 @@ def test_what_a_finished_run_lost_is_written_again(
         assert err.count("\n") == 1
     status, out, err = mlpkit("train", "--resume", "run")
     assert (status, err) == (0, "")
-    if not gone:
-        assert out.startswith(f"run/{name} is damaged\n")
+    if not (gone and name == "summary.json"):
+        assert out.startswith(f"run/{name} " if name == "config.json" else ("run/", "there are no"))
+        assert name in out.splitlines()[0]
     assert "Going on with run after iteration 10 (last.safetensors)\n" in out
     if name == "best.safetensors":
         assert path.read_bytes() == before
+    elif name == "config.json":
+        assert json.loads(path.read_text()) == json.loads(before) | {
+            "threads_asked": json.loads(before)["threads"]  # the same bits, whatever was asked for
+        }
     else:
         old, new = json.loads(before), json.loads(path.read_text())
         for key in ("val_accuracy", "test_accuracy", "best_epoch", "epochs", "iterations"):
             assert old[key] == new[key]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("lr", float("nan"), "lr must be positive and finite; got nan"),
+        ("patience", -4, "patience must be at least 1 epoch; got -4"),
+        ("checkpoint_every", "zz", "--checkpoint-every takes iterations"),
+        ("net", "nobody", "nobody"),
+    ],
+)
+def test_a_setting_of_the_configuration_is_said_to_be_its(
+    mlpkit: Mlpkit, digits: str, tmp_path: Path, setting: str, value: object, said: str
+) -> None:
+    mlpkit("train", "--data", digits, *SMALL, "--out", "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {setting: value}))
+    status, _, err = mlpkit("train", "--resume", "run", "--epochs", "3")
+    assert status == 2
+    assert said in err
+    assert err.endswith("; settings that no option gave are from run/config.json\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT")
+def test_ctrl_c_while_libraries_are_imported(digits: str, tmp_path: Path) -> None:
+    """Wherever it comes, also where Python drops what a handler raises."""
+    train = [sys.executable, "-c", INTERRUPTED, "train", "--data", digits, *SMALL, "--out"]
+    for fate, module in product(("raised", "dropped"), ("typer", "mlpkit.runs")):
+        done = subprocess.run(
+            [*train, f"{fate}-{module}"],
+            cwd=tmp_path,
+            env=environment(AT=module, FATE=fate),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 130, (fate, module)
+        assert done.stderr.startswith("mlpkit: stopped by Ctrl-C"), (fate, module)
+        assert done.stderr.count("\n") == 1
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ.get("AT"):
+            del os.environ["AT"]
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                if os.environ["FATE"] == "raised":
+                    raise
+sys.meta_path.insert(0, Finder())
+from mlpkit.cli import main
+main()
+"""
 
 
 def test_a_signal_while_the_last_curves_are_drawn_is_heard(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlpkit.checkpoint import CheckpointError
 from mlpkit.plotting import plot_runs
-from mlpkit.run_files import RunError, read_history
+from mlpkit.recipes import Recipe
+from mlpkit.run_files import RunError, free_folder, make_free_folder, read_history
+from mlpkit.runs import Run, Settings, train_run
 from mlpkit.scoring import load_run
 from mlpkit.signals import Paused
 from tests.small_runs import Watch, final, train, write_data
@@ -107,6 +113,78 @@ def test_the_first_epoch_has_a_checkpoint_however_rare_they_are(data: Path, tmp_
     train(data, tmp_path / "run")
     train(data, tmp_path / "whole")
     assert final(tmp_path / "run") == final(tmp_path / "whole")
+
+
+def test_a_folder_in_a_files_place_is_said_before_training(data: Path, stopped: Path) -> None:
+    (stopped / "last.safetensors").unlink()
+    (stopped / "last.safetensors").mkdir()
+    with pytest.raises(RunError, match=r"last\.safetensors is a folder, .*: remove it"):
+        train(data, stopped)
+
+
+def test_fewer_epochs_than_are_trained(data: Path, stopped: Path) -> None:
+    with pytest.raises(RunError, match=r"has trained 2 epochs, .* 1: epochs can only be raised"):
+        train(data, stopped, epochs=1)
+
+
+def test_a_folder_that_another_process_made_meanwhile(data: Path, tmp_path: Path) -> None:
+    """While the data is read, the same run is begun by another, or has ended."""
+    out = tmp_path / "run"
+
+    def train_after(first: Callable[[], object], **settings: Any) -> Run:
+        def find() -> Path:
+            first()
+            return data
+
+        recipe = Recipe("2", "adam", 0.01, 1, 3, lr_decay=0.5, lr_decay_every=1)
+        chosen = Settings("noise", recipe, backend="numpy")
+        return train_run(chosen, find, out, lambda run: nullcontext(Watch()), **settings)
+
+    with claiming(out) as claim, pytest.raises(RunError, match="being written by another process"):
+        train_after(claim, resume=True)
+    assert list(out.iterdir()) == []
+    out.rmdir()
+    with pytest.raises(RunError, match="holds a run already"):
+        train_after(lambda: train(data, out))
+    whole = final(out)
+    train_after(lambda: None, resume=True)
+    shutil.rmtree(out)
+    train_after(lambda: train(data, out), resume=True)
+    assert final(out) == whole
+
+
+@contextmanager
+def claiming(folder: Path) -> Iterator[Callable[[], None]]:
+    """What makes the folder and holds its lock, as another process does, until the block ends."""
+    fcntl = pytest.importorskip("fcntl")
+    handles: list[int] = []
+
+    def claim() -> None:
+        folder.mkdir()
+        handles.append(os.open(folder, os.O_RDONLY))
+        fcntl.flock(handles[0], fcntl.LOCK_EX)
+
+    yield claim
+    os.close(handles[0])
+
+
+def test_a_folder_of_no_name_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes the folder between the look and the making."""
+    looks: list[Path] = []
+
+    def look(parent: Path, name: str) -> Path:
+        looks.append(free_folder(parent, name))
+        if len(looks) == 1:
+            looks[0].mkdir(parents=True)
+        return looks[-1]
+
+    monkeypatch.setattr("mlpkit.run_files.free_folder", look)
+    made = make_free_folder(tmp_path / "runs", "adam")
+    assert [path.name for path in looks] == ["adam", "adam-2"]
+    assert made == looks[1]
+    assert made.is_dir()
 
 
 def test_damaged_best_weights_say_what_writes_them_again(data: Path, stopped: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import mlpkit
 from mlpkit import synthetic
-from mlpkit.cli import app
+from mlpkit.commands import app
 from mlpkit_backends import Backend
 
 BLOCKS = re.findall(

@@ -21,9 +21,9 @@ import resource, sys
 from pathlib import Path
 if int(sys.argv[3]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-from mlpkit import cli
+from mlpkit import cli, commands
 from tests.small_runs import train
-cli.app = lambda **settings: train(Path(sys.argv[1]), Path(sys.argv[2]))
+commands.app = lambda **settings: train(Path(sys.argv[1]), Path(sys.argv[2]))
 cli.main()
 """
 

@@ -363,7 +363,7 @@ def without_end(run: Path) -> None:
         (without_end, r"adam's run, was stopped early, after 4 of 5 epochs"),
         (lambda run: (run / "summary.json").unlink(), r"was stopped early, after 5 of 5 epochs"),
         (lambda run: (run / "summary.json").write_text("{}"), r"test_accuracy should be a number"),
-        (lambda run: (run / "history.csv").unlink(), r"is no run: it has no history\.csv"),
+        (lambda run: (run / "history.csv").unlink(), r"history\.csv is gone: `mlpkit train"),
         (lambda run: (run / "config.json").unlink(), r"is no run: it has no config\.json"),
     ],
 )

@@ -114,15 +114,35 @@ def test_cupy_by_name_is_cupy_or_an_error(machine: str, monkeypatch: pytest.Monk
     assert load("auto").name != "cupy"
 
 
+class Raising:
+    """An import of CuPy that raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "cupy":
+            raise self.error
+
+
+@pytest.mark.usefixtures("fresh")
+def test_cupy_without_a_folder_for_its_kernels_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CuPy makes ~/.cupy as it is imported: a home that can't be written to is the error."""
+    error = PermissionError(13, "Permission denied", "/nobody/.cupy")
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Raising(error), *sys.meta_path])
+    with pytest.raises(BackendUnavailable, match=r"'/nobody/.cupy'\): .* with CUPY_CACHE_DIR"):
+        load("cupy")
+    assert load("auto").name != "cupy"
+
+
 @pytest.mark.usefixtures("fresh")
 def test_cupy_not_installed_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Absent:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "cupy":
-                raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
-
+    error = ModuleNotFoundError("No module named 'cupy'", name="cupy")
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [Raising(error), *sys.meta_path])
     with pytest.raises(
         BackendUnavailable, match=r'not installed: pip install "cupy-cuda13x\[ctk\]"'
     ):

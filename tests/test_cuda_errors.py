@@ -157,6 +157,16 @@ def test_a_device_that_does_not_work_is_not_blamed_on_the_installation(
     assert "pip install" not in said
 
 
+def test_a_folder_that_takes_no_kernels_is_named_with_its_variable() -> None:
+    for what in ("kernel", "product"):
+        said = tried(**{what: OSError(30, "Read-only file system", "/home/x/.cupy")})
+        assert "'/home/x/.cupy'" in said
+        assert said.endswith("with CUPY_CACHE_DIR")
+        assert "pip install" not in said
+    # What the dynamic linker says has no number.
+    assert tried(product=OSError("libcublas.so.13: cannot open")).endswith(INSTALL)
+
+
 @pytest.mark.parametrize(
     ("installed", "line"),
     [

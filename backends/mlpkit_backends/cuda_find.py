@@ -54,9 +54,19 @@ def import_cupy() -> Any:
         raise BackendUnavailable(
             f"CuPy is installed but can't be loaded ({one_line(error)}): {cure(installed)}"
         ) from error
+    except OSError as error:  # the folder of its kernels is made as it is imported
+        raise BackendUnavailable(no_cache(error)) from error
     find_device(cupy.cuda.runtime)
     try_out(cupy, cure(installed))
     return cupy
+
+
+def no_cache(error: OSError) -> str:
+    """That CuPy has no folder for what it compiles, and how to give it one."""
+    return (
+        f"CuPy can't keep the kernels that it compiles ({one_line(error)}): name a folder that can "
+        "be written to with CUPY_CACHE_DIR"
+    )
 
 
 def find_device(runtime: Any) -> None:
@@ -117,6 +127,8 @@ def try_out(cupy: Any, install: str) -> None:
             try:
                 work()
             except Exception as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise BackendUnavailable(no_cache(error)) from error
                 if of_the_device(error):
                     raise BackendUnavailable(
                         f"the GPU doesn't work ({one_line(error)}): see what `nvidia-smi` says of "

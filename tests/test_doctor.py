@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,23 @@ def test_two_wheels_are_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) 
         r"pip uninstall cupy-cuda12x cupy-cuda13x, then ",
     ):
         load("cupy")
+
+
+def test_a_package_that_is_half_removed_is_no_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no name; from Python 3.12 on, asking for it warns, which is an error here."""
+    for folder, metadata in (
+        ("half-1.0.dist-info", None),
+        ("empty-1.0.dist-info", "\n"),
+        ("cupy_cuda12x-14.2.0.dist-info", "Name: cupy-cuda12x\nVersion: 14.2.0\n"),
+    ):
+        (tmp_path / folder).mkdir()
+        if metadata is not None:
+            (tmp_path / folder / "METADATA").write_text(metadata)
+    found = importlib.metadata.distributions(path=[str(tmp_path)])
+    monkeypatch.setattr(cuda_find, "distributions", lambda: found)
+    assert cuda_find.wheels() == ["cupy-cuda12x 14.2.0"]
 
 
 def test_a_cupy_for_another_makers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

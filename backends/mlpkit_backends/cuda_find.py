@@ -16,12 +16,13 @@ CUDA12 = 'pip install "cupy-cuda12x[ctk]"'
 
 def wheels() -> list[str]:
     """CuPy's installed wheels, with their versions."""
-    names = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
-    return [
-        f"{name} {names[name]}"
-        for name in sorted(names)
-        if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name)
-    ]
+    found = {}
+    for one in distributions():
+        # What is half removed has no name, and to ask for it is deprecated.
+        name = one.metadata["Name"].lower() if "Name" in one.metadata else ""
+        if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name):
+            found[name] = f"{name} {one.version}"
+    return [found[name] for name in sorted(found)]
 
 
 def cure(installed: list[str]) -> str:

@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := $(shell sh scripts/cuda_extra.sh)
+# Asked of the driver, which may take its time, only where something is installed.
+EXTRAS = $(shell sh scripts/cuda_extra.sh)
 
 .PHONY: train test torture lint bench cuda
 .DEFAULT_GOAL := test

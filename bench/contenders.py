@@ -154,8 +154,8 @@ GPU_CONTENDERS: dict[str, Callable[..., Run]] = {
     "PyTorch eager": torch_with(compiled=False, device="cuda"),
     "PyTorch graph of a step": torch_graph(1),
     "PyTorch graph of 32 steps": torch_graph(32),
-    "JAX jit": jax_with(scan=False),
-    "JAX scan": jax_with(scan=True),
+    "JAX jit": jax_with(scan=False, device="gpu"),
+    "JAX scan": jax_with(scan=True, device="gpu"),
 }
 # What compiles for minutes, measured last.
 SLOW_GPU_CONTENDERS: dict[str, Callable[..., Run]] = {

@@ -139,14 +139,32 @@ PARTS: dict[str, Callable[[Backend, argparse.Namespace], Findings]] = {
 }
 
 
+def found_before(target: Path) -> dict[str, Any]:
+    """What other parts have written; nothing where that is damaged."""
+    try:
+        content = json.loads(target.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def save(target: Path, content: dict[str, Any]) -> str:
+    """Write the findings, and say where. A folder that can't be written to ends no part."""
+    try:
+        target.parent.mkdir(exist_ok=True)
+        write_json(target, content)
+    except OSError as error:
+        return f"{target} can't be written ({error.strerror}): what was found stands above alone"
+    return str(target)
+
+
 def run(part: str, backend: Backend, given: argparse.Namespace) -> bool:
     """Run a part, printing and writing each thing that it finds; whether all is within limits."""
     name = re.sub(r"\W+", "-", backend.device_name().lower()).strip("-")
-    given.out.mkdir(exist_ok=True)
     target = given.out / f"cuda-{name}.json"
-    content = json.loads(target.read_text()) if target.is_file() else {}
+    content = found_before(target)
     found = content[part] = {}
-    well = True
+    well, where = True, "nothing was found"
     for what, value, *limit in PARTS[part](backend, given):
         found[what] = value
         line = f"{what:60} {json.dumps(value)}"
@@ -156,8 +174,8 @@ def run(part: str, backend: Backend, given: argparse.Namespace) -> bool:
             line += f" <= {limit[0]:g}  {'ok' if within else 'FAILED'}"
             found[what] = {"error": value, "limit": limit[0], "within": within}
         print(line, flush=True)
-        write_json(target, content)
-    print(target)
+        where = save(target, content)
+    print(where)
     return well
 
 

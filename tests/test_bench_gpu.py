@@ -146,6 +146,27 @@ def test_each_line_is_written_as_it_is_found(
     assert json.loads(file.read_text()) == {"rates": {"first": 1}}
 
 
+def test_findings_that_can_not_be_written_are_printed(
+    given: argparse.Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given.out /= "results"
+    given.out.write_text("a file where a folder should be")
+    assert gpu.run("device", load("numpy"), given)
+    *found, last = capsys.readouterr().out.splitlines()
+    assert found
+    assert last.endswith("can't be written (File exists): what was found stands above alone")
+
+
+@pytest.mark.parametrize("damage", ['{"device": ', "[1]", b"\xff"])
+def test_damaged_findings_are_written_anew(given: argparse.Namespace, damage: str | bytes) -> None:
+    assert gpu.run("device", load("numpy"), given)
+    (file,) = given.out.iterdir()
+    before = file.read_text()
+    file.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    assert gpu.run("device", load("numpy"), given)
+    assert file.read_text() == before
+
+
 # What a machine that has only NumPy, CuPy and this tree lacks.
 BARE = """
 import sys

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench.contenders import CONTENDERS, LACKING
+from bench.with_jax import jax_with
 from bench.with_torch import torch_graph
 from mlpkit.benchmark import LEARNING_RATES, WORKLOADS
 from mlpkit.recipes import build_network
@@ -63,3 +64,10 @@ def test_the_same_losses(
     if case not in expected:
         expected[case] = losses("plain NumPy", *case)
     np.testing.assert_allclose(losses(name, *case), expected[case], rtol=1e-4)
+
+
+def test_jax_on_a_cpu_is_no_contender_of_a_gpus() -> None:
+    jax = pytest.importorskip("jax")
+    other = "cpu" if jax.default_backend() == "gpu" else "gpu"
+    with pytest.raises(RuntimeError, match=f"not on a {other}"):
+        jax_with(scan=True, device=other)([], "sgd", 1, DATA)

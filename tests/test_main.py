@@ -1,0 +1,42 @@
+"""`python -m mlpkit`, with the tree on PYTHONPATH alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlpkit import __version__
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_as_module(*words: str, lacking: str = "") -> subprocess.CompletedProcess[str]:
+    """What it prints. lacking: a library that isn't installed."""
+    code = "import runpy, sys\n"
+    if lacking:
+        code += f"sys.modules[{lacking!r}] = None\n"
+    code += "runpy.run_module('mlpkit', run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends")))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_is_the_command() -> None:
+    pytest.importorskip("typer")
+    done = run_as_module("--version")
+    assert done.returncode == 0, done.stderr
+    assert __version__ in done.stdout
+
+
+def test_a_library_that_is_lacking_is_a_sentence() -> None:
+    done = run_as_module("doctor", lacking="typer")
+    assert done.returncode == 2
+    assert done.stderr == "mlpkit: typer is not installed: pip install typer\n"

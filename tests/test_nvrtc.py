@@ -67,6 +67,9 @@ def test_the_steps_kernels_keep_to_registers(real: str, architecture: str) -> No
     said = compile_for(source(), architecture, f"-DREAL={real}", "--ptxas-options=-v")
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", said)
     assert frames == [("0", "0")] * source().count("__global__")
+    # A block of the loss has up to 1024 threads, and its device 65536 registers for them.
+    (registers,) = re.findall(r"'loss_and_gradient'.*?Used (\d+) registers", said, re.S)
+    assert int(registers) * 1024 <= 65536
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])

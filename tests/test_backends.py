@@ -114,6 +114,21 @@ def test_cupy_by_name_is_cupy_or_an_error(machine: str, monkeypatch: pytest.Monk
     assert load("auto").name != "cupy"
 
 
+def test_a_backend_whose_library_is_lacking_is_no_traceback() -> None:
+    """SciPy multiplies for NumPy's backends; a GPU's needs none of it, and is still looked for."""
+    code = (
+        "import sys; sys.modules['scipy'] = sys.modules['cupy'] = None\n"
+        "from mlpkit_backends import BackendUnavailable, available, load\n"
+        "assert available()['numpy'] == 'scipy is not installed: pip install scipy', available()\n"
+        "for name in ('auto', 'numpy'):\n"
+        "    try: load(name)\n"
+        "    except BackendUnavailable as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = "backend numpy can't be used: scipy is not installed: pip install scipy\n"
+    assert (done.stdout, done.stderr) == (2 * said, "")
+
+
 class Raising:
     """An import of CuPy that raises."""
 

@@ -40,6 +40,9 @@ def _find(name: str) -> Backend | BackendUnavailable:
         return _MAKERS[name]()
     except BackendUnavailable as error:
         return error
+    except ModuleNotFoundError as error:
+        library = str(error.name).partition(".")[0]
+        return BackendUnavailable(f"{library} is not installed: pip install {library}")
 
 
 def load(name: str | Backend | None = None) -> Backend:
@@ -58,7 +61,8 @@ def load(name: str | Backend | None = None) -> Backend:
     if name is None:
         name, source = os.environ.get("MLPKIT_BACKEND") or "auto", "MLPKIT_BACKEND"
     if name == "auto":
-        name = next(known for known, state in available().items() if state == "ok")
+        # Where there is none, NumPy's says why.
+        name = next((known for known, state in available().items() if state == "ok"), "numpy")
     if name not in _MAKERS:
         expected = ", ".join(["auto", *_MAKERS])
         raise ValueError(f"{source} must be one of {expected}; got {name!r}")

@@ -8,7 +8,7 @@ if ! command -v "$PYTHON" >/dev/null; then
     echo "${PYTHON:-python3} is not there: name an interpreter, as in PYTHON=python3.12" >&2
     exit 2
 fi
-PYTHONPATH=.:backends${PYTHONPATH:+:$PYTHONPATH}
+PYTHONPATH=$PWD:$PWD/backends${PYTHONPATH:+:$PYTHONPATH}
 MLPKIT_BACKEND=cupy
 export PYTHONPATH MLPKIT_BACKEND
 unset CUPY_TF32 NVIDIA_TF32_OVERRIDE # float32's own products, as the others have

@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from . import __version__
 from .datasets import TEST_FILE, TRAIN_FILE
 from .svhn import sha256
 
@@ -19,9 +20,10 @@ def data_hashes(folder: Path) -> dict[str, str]:
 
 
 def versions(others: Sequence[str] = ()) -> dict[str, str]:
-    """Python's version, and those of the libraries that decide results and rates."""
-    found = {"python": platform.python_version()}
-    own = ("mlpkit", "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x")
+    """Python's and mlpkit's versions, and those of the libraries that decide results and rates."""
+    # mlpkit's own by its code: it may be run without being installed.
+    found = {"python": platform.python_version(), "mlpkit": __version__}
+    own = ("numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x")
     for package in (*own, *others):
         with suppress(PackageNotFoundError):
             found[package] = version(package)

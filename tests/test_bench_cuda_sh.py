@@ -85,6 +85,16 @@ def test_cupy_has_a_folder_for_its_kernels(home: str, tmp_path: Path) -> None:
         assert not Path(folder).exists()  # any more
 
 
+def test_the_tree_is_found_from_any_folder(tmp_path: Path) -> None:
+    """Tests start others in folders of their own."""
+    done = cuda_sh(
+        tmp_path, 'test "$2" = pytest || exit 0; echo "path: $PYTHONPATH"', PYTHONPATH=""
+    )
+    (path,) = (line[6:] for line in done.stdout.splitlines() if line.startswith("path: "))
+    tree = SCRIPT.parents[1]
+    assert path.split(":") == [str(tree), str(tree / "backends")]
+
+
 def test_without_a_timeout_command_there_are_no_limits(tmp_path: Path) -> None:
     for name in ("date", "dirname", "mkdir", "mktemp", "rm"):
         (tmp_path / name).symlink_to(shutil.which(name) or name)

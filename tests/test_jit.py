@@ -28,10 +28,11 @@ print(w[0, 0], sum(update_rows.stats.cache_misses.values()))
 
 
 def run(folder: Path, code: str = CODE, **environment: str) -> list[str]:
-    """What the code prints with the packages that lie in the folder, or are installed."""
+    """What the code prints with the packages that lie in the folder, or else where they are now."""
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(folder)} | environment,
+        env=os.environ | {"PYTHONPATH": path} | environment,
         cwd=folder,
         capture_output=True,
         text=True,

@@ -102,13 +102,14 @@ def test_temporary_folders_are_the_submission_s_own(tools: Path, folder: str) ->
         Path(other.name).chmod(0o644)
         left = Path(folder, f"left-{os.getpid()}")
         body = f"""
+ctypes.CDLL(None).umount2(b'{folder}', 2)
 open('{left}', 'w').write('x')
 for place in ('mine', os.path.join(os.environ['TMPDIR'], 'mine')):
     open(place, 'w').write('x')
 seen = [name for name in os.listdir('{folder}') if not name.startswith('mlpkit-grade-')]
 return np.array([seen == ['{left.name}'], os.path.exists('{other.name}')])"""
         path = tools.parent / "student.py"
-        path.write_text("import os\nimport numpy as np\ndef double(x):\n" + indented(body))
+        path.write_text("import ctypes, os\nimport numpy as np\ndef double(x):\n" + indented(body))
         try:
             with SandboxRunner(path, 60.0, 600, tasks=tools) as runner:
                 outcome = runner.run(Task("double", {"x": X}))

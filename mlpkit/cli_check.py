@@ -79,5 +79,6 @@ def lines_of(part: Part, measured: Measured) -> list[str]:
     state = "ok" if measured.passed else "FAILED"
     lines = [f"    {what:<60} {measured.error:9.2e} <= {measured.tolerance:8.2e}  {state}"]
     if not measured.passed:
-        lines += [f"        {line}" for line in (measured.detail, measured.hint) if line]
+        hint = measured.hint and f"Hint: {measured.hint}"
+        lines += [f"        {line}" for line in (measured.detail, hint) if line]
     return lines

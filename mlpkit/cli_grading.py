@@ -33,7 +33,9 @@ def grade(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each task.")] = TIMEOUT,
     total: Annotated[float, typer.Option(help="Seconds for all tasks of a submission.")] = TOTAL,
-    memory: Annotated[int, typer.Option(help="MB of memory for each process.")] = MEMORY,
+    memory: Annotated[
+        int, typer.Option(help=f"MB of memory for each process, {LEAST_MEMORY} or more.")
+    ] = MEMORY,
     backend: Annotated[
         str | None, typer.Option(help="Of mlpkit itself: cupy, numba, numpy or auto.")
     ] = None,

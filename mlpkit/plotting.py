@@ -112,15 +112,16 @@ def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
     axes.plot(x, y, label=label, linewidth=1, marker=marker, markersize=4)
 
 
-# Of accuracies of one epoch, which have no line: at one place each shows around the next.
-LONE_MARKERS = (("o", 12), ("s", 8), ("^", 6), ("D", 3))
+# Of accuracies of a few epochs, which are often the same: each marker shows around the next.
+FEW = 5
+NESTED_MARKERS = (("o", 12), ("s", 8), ("^", 6), ("D", 3))
 
 
 def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:
     """An accuracy by epoch, with markers."""
     points = accuracy_points(history, column)
-    lone = LONE_MARKERS[len(axes.lines) % len(LONE_MARKERS)]
-    marker, size = lone if len(points) == 1 else ("o", 4)
+    nested = NESTED_MARKERS[len(axes.lines) % len(NESTED_MARKERS)]
+    marker, size = nested if len(points) <= FEW else ("o", 4)
     x, y = [x for x, _ in points], [y for _, y in points]
     axes.plot(x, y, label=label, marker=marker, markersize=size)
 

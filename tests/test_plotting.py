@@ -87,7 +87,7 @@ def test_one_runs_panels(tmp_path: Path, per_epoch: int, drawn: range) -> None:
     assert points(loss) == [(list(drawn), [loss_at(i) for i in drawn])]
     assert points(accuracy) == [([1, 2, 3], [0.1, 0.2, 0.3]), ([1, 2, 3], [0.05, 0.1, 0.15])]
     assert legend(accuracy) == ["training", "validation"]
-    assert all(line.get_marker() == "o" for line in accuracy.get_lines())
+    assert [line.get_marker() for line in accuracy.get_lines()] == ["o", "s"]
     assert [axes.get_title() for axes in figure.axes] == ["Training loss", "Accuracy"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["iteration", "epoch"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["cross entropy of a batch", "accuracy"]
@@ -241,8 +241,10 @@ def test_a_run_of_one_epoch_beside_a_longer_one_hides_nothing(tmp_path: Path) ->
         assert high >= 5
 
 
-def test_accuracies_of_one_epoch_show_where_they_are_the_same() -> None:
-    history = [dict.fromkeys(COLUMNS, 1.0) | {"train_acc": 0.5, "val_acc": 0.5}]
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_accuracies_of_few_epochs_show_where_they_are_the_same(epochs: int) -> None:
+    scores = {"train_acc": 0.5, "val_acc": 0.5}
+    history = [dict.fromkeys(COLUMNS, float(e + 1)) | scores for e in range(epochs)]
     figure = comparison_figure([(str(n), history) for n in range(4)])
     for axes in figure.axes[1:]:
         assert len({line.get_marker() for line in axes.lines}) == 4

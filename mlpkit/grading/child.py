@@ -120,9 +120,8 @@ def describe(error: BaseException, submission: str, last: tuple[str, int] = ("",
         return f"{kind}: {said}; it was reached by the task's own arrays beside the submission's"
     if not own:
         return f"{kind}: {said}; it came of what {giver} gave, which isn't as it should be"
-    return (
-        f"{kind} was raised in {short(own[-1].filename, submission)}, line {own[-1].lineno}: {said}"
-    )
+    where = f"{kind} was raised in {short(own[-1].filename, submission)}, line {own[-1].lineno}"
+    return f"{where}: {said}" if said else where
 
 
 def short(file: str, submission: str) -> Path:

@@ -43,7 +43,7 @@ FIRST_UID = 61000  # of unused users; 0..999 of them, by process
 @dataclass
 class Seen:
     """What came from a child. late: it was stopped, spent: as there was no time left for any;
-    seconds: how long it took, its start included."""
+    seconds: how long it was up."""
 
     answer: bytearray = field(default_factory=bytearray)
     printed: bytearray = field(default_factory=bytearray)
@@ -56,9 +56,9 @@ class Seen:
 class SandboxRunner:
     """Does tasks with a submission (folder, .zip or .py); close() removes its copy.
 
-    timeout: seconds of wall time for a task, total: for all of them and their starts; memory_mb:
-    address space of a process. tasks: the folder of tasks.py and submissions.py. note: what the
-    machine refused, once a task has run. Raises SubmissionError.
+    timeout: seconds of wall time for a task, total: for all of them, their starts left out.
+    memory_mb: address space of a process. tasks: the folder of tasks.py and submissions.py. note:
+    what the machine refused, once a task has run. Raises SubmissionError.
     """
 
     def __init__(
@@ -161,14 +161,12 @@ class SandboxRunner:
 
     def watch(self, process: subprocess.Popen[bytes], frame: bytes, fds: dict[str, int]) -> Seen:
         """Feed it the task, take what it says, and end it when its time is up, which begins when
-        it says that it is there, or when that of all is, which counts from here on."""
+        it says that it is there: a busy machine's starts aren't the submission's."""
         assert process.stdin is not None
         assert process.stdout is not None
         seen = Seen()
         give(process.stdin, frame)
-        begun, up = time.monotonic(), False
-        last = begun + self.left
-        end = min(begun + START, last)
+        up, end = 0.0, time.monotonic() + START
         with selectors.DefaultSelector() as selector:
             kept = {
                 fds["answer"]: (seen.answer, HEADER_BYTES + TOTAL_BYTES + 17),
@@ -188,14 +186,15 @@ class SandboxRunner:
                     into += data[: max(0, most - len(into))]
                 now = time.monotonic()
                 if seen.status and not up:
-                    up, end = True, min(now + self.timeout, last)
+                    up, end = now, now + min(self.timeout, self.left)
                 elif now >= end:
                     if seen.late:
                         break
-                    seen.late, seen.spent, end = True, end == last, end + GRACE
+                    seen.late, end = True, end + GRACE
+                    seen.spent = bool(up) and self.left < self.timeout
                     process.send_signal(signal.SIGTERM)
             drain(kept, selector)
-        seen.seconds = time.monotonic() - begun
+        seen.seconds = time.monotonic() - up if up else 0.0
         process.stdout.close()
         try:
             process.wait(1)

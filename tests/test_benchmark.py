@@ -10,7 +10,7 @@ import pytest
 from matplotlib.container import BarContainer
 
 from mlpkit import benchmark
-from mlpkit.cli import app
+from mlpkit.commands import app
 from mlpkit_backends import available
 
 

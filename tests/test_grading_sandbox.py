@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -101,13 +102,16 @@ def test_temporary_folders_are_the_submission_s_own(tools: Path, folder: str) ->
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix="another-s-") as other:
         Path(other.name).chmod(0o644)
         left = Path(folder, f"left-{os.getpid()}")
+        prefixes = (Path(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        depth = len(Path(folder).parts)
+        python = {path.parts[depth] for path in prefixes if path.is_relative_to(folder)} or "set()"
         body = f"""
 ctypes.CDLL(None).umount2(b'{folder}', 2)
 open('{left}', 'w').write('x')
 for place in ('mine', os.path.join(os.environ['TMPDIR'], 'mine')):
     open(place, 'w').write('x')
-seen = [name for name in os.listdir('{folder}') if not name.startswith('mlpkit-grade-')]
-return np.array([seen == ['{left.name}'], os.path.exists('{other.name}')])"""
+seen = {{name for name in os.listdir('{folder}') if not name.startswith('mlpkit-grade-')}}
+return np.array([seen == {{'{left.name}'}} | {python}, os.path.exists('{other.name}')])"""
         path = tools.parent / "student.py"
         path.write_text("import ctypes, os\nimport numpy as np\ndef double(x):\n" + indented(body))
         try:

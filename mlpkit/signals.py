@@ -42,8 +42,6 @@ def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
     """All of them go to the handler within the block, but where they were told to be ignored, as
     nohup and & do. Only the main thread hears signals: in another this does nothing."""
     before = {}
-    if handler is stop:
-        heard.clear()
     if threading.current_thread() is threading.main_thread():
         for number in NAMES:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -51,6 +49,8 @@ def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
     try:
         yield
     finally:
+        if handler is stop:
+            heard.clear()
         for number, old in before.items():
             signal.signal(number, old)
 
@@ -63,10 +63,11 @@ class Holding:
         self.begun, self.number = False, heard[0] if heard else 0
 
     def hear(self, number: int, frame: Any = None) -> None:
-        """The handler."""
-        if self.number or not self.begun:
-            raise Stopped(number)
+        """The handler. What it raises may be dropped, and is then heard at the next check."""
+        at_once = self.number or not self.begun
         self.number = number
+        if at_once:
+            raise Stopped(number)
 
     def check(self) -> None:
         """Raise Paused where a signal has come."""

@@ -1,5 +1,6 @@
 """Signals: held back until training can be left, and at once the second time."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -38,6 +39,24 @@ def test_before_the_first_check_and_the_second_time_it_stops_at_once() -> None:
                 os.kill(os.getpid(), signal.SIGINT)
         assert not isinstance(caught.value, Paused)
         assert caught.value.status == 130
+
+
+@posix
+def test_what_a_callback_dropped_is_heard_at_the_next_check() -> None:
+    with handled():
+        with contextlib.suppress(Stopped):  # as Python drops it in some callbacks
+            os.kill(os.getpid(), signal.SIGTERM)
+        with hold() as held, pytest.raises(Paused) as caught:
+            held.check()
+    assert caught.value.status == 143
+    with hold() as held:
+        with contextlib.suppress(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Paused) as caught:
+            held.check()
+    assert caught.value.status == 130
+    with hold() as held:
+        held.check()  # what was heard is forgotten
 
 
 @posix

@@ -167,7 +167,7 @@ def test_signals_at_random_moments(
             assert final(tmp_path / str(out)) == final(tmp_path / "whole")
             out += 1
             continue
-        assert process.returncode == status
+        assert process.returncode == status, err
         assert err.endswith(f"; go on: mlpkit train --resume {out}\n")
         assert err.count("\n") == 1
         slowest, stopped = max(slowest, time.monotonic() - began), stopped + 1

@@ -266,7 +266,7 @@ def test_a_full_disk_says_how_to_go_on(
 @pytest.mark.skipif(os.name != "posix", reason="SIGTERM")
 def test_sigterm_ends_any_command_with_a_word(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*HERE, "data", "make", "--out", "new"],
+        [*HERE, "data", "make", "--out", "new", "--train-size", "400000"],  # it would take long
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

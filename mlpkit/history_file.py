@@ -13,6 +13,7 @@ from .history import Epochs, History
 COLUMNS = (
     "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
 )  # fmt: skip
+HEAD = ",".join(COLUMNS)
 PIECE = 1 << 20  # bytes read at a time
 ROWS = 4096  # written at a time
 
@@ -37,14 +38,14 @@ class HistoryFile:
         with naming(self.path):
             self.path.write_bytes(b"")
         self.length, self.sum = 0, hashlib.sha256()
-        self.write([",".join(COLUMNS)])
+        self.write([HEAD])
 
     def begin_anew(self, history: History, kept: Path) -> None:
         """Make the file anew with a row for each iteration that was written, which lacks its loss:
         what was there, damaged, goes to `kept`."""
         self.length, self.sum = 0, hashlib.sha256()
         with atomic(self.path, previous=kept) as temporary:
-            self.write([",".join(COLUMNS)], temporary)
+            self.write([HEAD], temporary)
             for first in range(1, history.taken + 1, ROWS):
                 numbers = range(first, min(first + ROWS, history.taken + 1))
                 self.write((self.row(i, None, history.epochs) for i in numbers), temporary)

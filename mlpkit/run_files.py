@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import atomic, is_temporary, locked, remove_temporaries
-from .history_file import COLUMNS
+from .history_file import COLUMNS, HEAD
 from .recipes import DTYPES
 
 
@@ -171,7 +171,6 @@ def without(content: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 THIN = 100  # every so many iterations, a loss that is drawn
 MOST = 100_000  # of those, at most
-HEAD = ",".join(COLUMNS)
 UNSCORED = ",,,,"  # how the rows within an epoch end
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mlpkit import cli, synthetic
+from mlpkit import synthetic
 from mlpkit.grading import sections
+from tests.commands import Mlpkit
 
-Mlpkit = Callable[..., tuple[int, str, str]]
 ALL = sections.SECTIONS
 FORWARD, BACKWARD, TRAINING = "Leaky ReLU forward", "Leaky ReLU backward", "Training to 75 %"
 RIGHT = """
@@ -38,29 +38,14 @@ WRONG = RIGHT.replace("return np.where(self.x >= 0, dout", "return np.where(self
 
 
 @pytest.fixture
-def mlpkit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Mlpkit:
-    """Runs a command in tmp_path with two cheap sections; its status, and both streams."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLPKIT_BACKEND", "numpy")
-    monkeypatch.delenv("MLPKIT_TRACEBACK", raising=False)
+def mlpkit(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mlpkit:
+    """Grades in tmp_path with two cheap sections; its status, and both streams."""
     cheap = tuple(s for s in sections.SECTIONS if s.name in (FORWARD, BACKWARD))
     monkeypatch.setattr(sections, "SECTIONS", cheap)
     (tmp_path / "right.py").write_text(RIGHT)
     (tmp_path / "wrong.py").write_text(WRONG)
     (tmp_path / "bad.zip").write_bytes(b"no zip")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mlpkit", "grade", *arguments])
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        return (status, *capsys.readouterr())
-
-    return run
+    return partial(mlpkit, "grade")
 
 
 def refused(outcome: tuple[int, str, str], said: str) -> None:

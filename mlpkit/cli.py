@@ -7,14 +7,14 @@ import os
 import sys
 from typing import NoReturn
 
-from .signals import Stopped, handled
+from .signals import Stopped, stopping
 
 
 def main() -> None:
     """The entry point: what a user can mend is a sentence and exit status 2, and a signal a word
     and its own status."""
     try:
-        with handled():
+        with stopping():
             from .commands import app  # within, as it takes a moment in which a signal may come
 
             app(prog_name="mlpkit")

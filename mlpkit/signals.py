@@ -38,7 +38,17 @@ def stop(number: int, frame: Any = None) -> None:
 
 
 @contextmanager
-def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
+def stopping() -> Iterator[None]:
+    """What a command runs in: a signal raises Stopped, or makes it of the error it came out as."""
+    try:
+        with handled(stop), unmasked(heard):
+            yield
+    finally:
+        heard.clear()
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """All of them go to the handler within the block, but where they were told to be ignored, as
     nohup and & do. Only the main thread hears signals: in another this does nothing."""
     before = {}
@@ -49,10 +59,24 @@ def handled(handler: Callable[[int, Any], None] = stop) -> Iterator[None]:
     try:
         yield
     finally:
-        if handler is stop:
-            heard.clear()
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def unmasked(raised: list[int]) -> Iterator[None]:
+    """An error after a handler raised Stopped is the signal's, and is raised as that, with its
+    notes: what a handler raises may come out as another, as a RuntimeError from a class that is
+    being made (__set_name__) or an OSError from a library that was reading through a callback."""
+    try:
+        yield
+    except Exception as error:
+        if not raised:
+            raise
+        stopped = Stopped(raised[-1])
+        for note in getattr(error, "__notes__", ()):
+            stopped.add_note(note)
+        raise stopped from error
 
 
 class Holding:
@@ -61,12 +85,14 @@ class Holding:
 
     def __init__(self) -> None:
         self.begun, self.number = False, heard[0] if heard else 0
+        self.raised: list[int] = []
 
     def hear(self, number: int, frame: Any = None) -> None:
         """The handler. What it raises may be dropped, and is then heard at the next check."""
         at_once = self.number or not self.begun
         self.number = number
         if at_once:
+            self.raised.append(number)
             raise Stopped(number)
 
     def check(self) -> None:
@@ -80,5 +106,5 @@ class Holding:
 def hold() -> Iterator[Holding]:
     """Signals wait, within the block, for a moment at which training can be left."""
     holding = Holding()
-    with handled(holding.hear):
+    with handled(holding.hear), unmasked(holding.raised):
         yield holding

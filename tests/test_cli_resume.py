@@ -200,9 +200,9 @@ def test_a_setting_of_the_configuration_is_said_to_be_its(
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT")
 def test_ctrl_c_while_libraries_are_imported(digits: str, tmp_path: Path) -> None:
-    """Wherever it comes, also where Python drops what a handler raises."""
+    """Wherever it comes, also where what a handler raises is dropped or comes out as another."""
     train = [sys.executable, "-c", INTERRUPTED, "train", "--data", digits, *SMALL, "--out"]
-    for fate, module in product(("raised", "dropped"), ("typer", "mlpkit.runs")):
+    for fate, module in product(("raised", "dropped", "another"), ("typer", "mlpkit.runs")):
         done = subprocess.run(
             [*train, f"{fate}-{module}"],
             cwd=tmp_path,
@@ -226,6 +226,8 @@ class Finder:
             except BaseException:
                 if os.environ["FATE"] == "raised":
                     raise
+                if os.environ["FATE"] == "another":
+                    raise RuntimeError
 sys.meta_path.insert(0, Finder())
 from mlpkit.cli import main
 main()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from mlpkit.signals import Paused, Stopped, handled, hold
+from mlpkit.signals import Holding, Paused, Stopped, hold, stopping
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sends itself signals")
 
@@ -43,7 +43,7 @@ def test_before_the_first_check_and_the_second_time_it_stops_at_once() -> None:
 
 @posix
 def test_what_a_callback_dropped_is_heard_at_the_next_check() -> None:
-    with handled():
+    with stopping():
         with contextlib.suppress(Stopped):  # as Python drops it in some callbacks
             os.kill(os.getpid(), signal.SIGTERM)
         with hold() as held, pytest.raises(Paused) as caught:
@@ -60,10 +60,42 @@ def test_what_a_callback_dropped_is_heard_at_the_next_check() -> None:
 
 
 @posix
+def test_an_error_that_a_signal_comes_out_as_is_the_signals() -> None:
+    class Named:
+        def __set_name__(self, owner: type, name: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def name() -> None:
+        try:
+            type("Owner", (), {"named": Named()})
+        except RuntimeError as error:
+            error.add_note("go on")
+            raise
+
+    for begin in (contextlib.nullcontext, hold):
+        with pytest.raises(Stopped) as caught, stopping(), begin():
+            name()
+        assert (caught.value.status, caught.value.__notes__) == (143, ["go on"])
+    with pytest.raises(OSError, match="full"), stopping():
+        raise OSError("the disk is full")  # what was heard is forgotten
+
+
+@posix
+def test_an_error_while_a_signal_waits_is_its_own() -> None:
+    def write(held: Holding) -> None:
+        held.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"), stopping(), hold() as held:
+        write(held)
+
+
+@posix
 def test_what_is_told_to_be_ignored_is() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with handled():
+        with stopping():
             os.kill(os.getpid(), signal.SIGINT)
             assert signal.getsignal(signal.SIGTERM) is not before
     finally:

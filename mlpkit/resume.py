@@ -24,7 +24,15 @@ from .checkpoint import CheckpointError, HostArray, TensorFile, reading, save_we
 from .history import Epoch, Epochs
 from .layers import Dropout
 from .optimizers import Optimizer
-from .run_files import RUN_FILES, RunError, check_config, check_types, read_config, without
+from .run_files import (
+    RUN_FILES,
+    RunError,
+    check_config,
+    check_types,
+    free_path,
+    read_config,
+    without,
+)
 from .scoring import BEST
 
 if TYPE_CHECKING:
@@ -98,9 +106,9 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
     """Bring the run to its last good checkpoint, and its files with it. Whether there was one.
 
     One that is damaged, or that history.csv doesn't agree with, is named, and the one before it
-    taken. Where history.csv agrees with none, it is kept as history.damaged.csv, and another begun
-    that has the scores of every epoch and lacks the losses. Raises RunError where the checkpoints
-    are damaged or gone, and for one of a run of other settings or data.
+    taken. Where history.csv agrees with none, it is kept as history.damaged.csv (or -2, -3, ...),
+    and another begun that has the scores of every epoch and lacks the losses. Raises RunError where
+    the checkpoints are damaged or gone, and for one of a run of other settings or data.
     """
     for name in RUN_FILES:
         if (run.folder / name).is_dir():
@@ -200,7 +208,7 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
     history.best_params = tensors("best") if history.best_epoch else {}
     history.losses, history.taken = waiting, iterations - len(waiting)
     if anew:
-        run.history_file.begin_anew(history, run.folder / DAMAGED_HISTORY)
+        run.history_file.begin_anew(history, free_path(run.folder / DAMAGED_HISTORY))
     config: dict[str, Any] = record["config"]
     return config
 

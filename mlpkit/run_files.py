@@ -70,19 +70,19 @@ def check_place(out: Path) -> None:
         raise ValueError(f"{out} may not be written: name another place")
 
 
-def free_folder(parent: Path, name: str) -> Path:
-    """parent/name, or the first of parent/name-2, -3, ... that doesn't exist."""
-    folder, n = parent / name, 1
-    while folder.exists():
+def free_path(path: Path) -> Path:
+    """The path, or the first with -2, -3, ... before its suffix, that doesn't exist."""
+    free, n = path, 1
+    while free.exists():
         n += 1
-        folder = parent / f"{name}-{n}"
-    return folder
+        free = path.with_name(f"{path.stem}-{n}{path.suffix}")
+    return free
 
 
 def make_free_folder(parent: Path, name: str) -> Path:
-    """The folder that `free_folder` finds, made: no other process makes the same."""
+    """The folder that `free_path` finds, made: no other process makes the same."""
     while True:
-        folder = free_folder(parent, name)
+        folder = free_path(parent / name)
         with suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder

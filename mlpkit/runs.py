@@ -26,7 +26,7 @@ from .provenance import data_hashes, peak_rss_bytes, versions
 from .recipes import Recipe, build_network, build_optimizer, check_dtype
 from .recording import EVERY_EPOCH, Every, Recorder
 from .resume import go_on, is_run, scalars
-from .run_files import check_free, claimed, free_folder, make_free_folder, write_json
+from .run_files import check_free, claimed, free_path, make_free_folder, write_json
 from .scoring import BEST, MEAN_IMAGE, on_device
 from .seeding import check_seed
 from .signals import Stopped, hold
@@ -98,7 +98,7 @@ def train_run(
     backend = load(settings.backend)
     with ExitStack() as stack, backend.failures():
         there = out is not None and out.is_dir()
-        folder = out or free_folder(Path("runs"), settings.name)
+        folder = out or free_path(Path("runs") / settings.name)
         if there:
             stack.enter_context(claimed(folder))
         if not (resume and is_run(folder)):

@@ -16,7 +16,7 @@ import pytest
 from mlpkit.checkpoint import CheckpointError
 from mlpkit.plotting import plot_runs
 from mlpkit.recipes import Recipe
-from mlpkit.run_files import RunError, free_folder, make_free_folder, read_history
+from mlpkit.run_files import RunError, free_path, make_free_folder, read_history
 from mlpkit.runs import Run, Settings, train_run
 from mlpkit.scoring import load_run
 from mlpkit.signals import Paused
@@ -77,6 +77,17 @@ def test_a_lost_history_is_begun_anew(
     assert rows_of(stopped) == wanted
     assert len(read_history(stopped)) == 3 * PER_EPOCH
     plot_runs([stopped], tmp_path / "curves.png")
+
+
+def test_histories_damaged_twice_are_both_kept(data: Path, stopped: Path) -> None:
+    left = []
+    for _ in range(2):
+        damage(stopped / "history.csv")
+        left.append((stopped / "history.csv").read_bytes())
+        with pytest.raises(Paused):
+            train(data, stopped, Watch(lambda done: True))
+    kept = [stopped / "history.damaged.csv", stopped / "history.damaged-2.csv"]
+    assert [path.read_bytes() for path in kept] == left
 
 
 def test_a_history_begun_anew_is_the_next_starts(data: Path, stopped: Path) -> None:
@@ -174,13 +185,13 @@ def test_a_folder_of_no_name_is_nobody_elses(
     """Another process makes the folder between the look and the making."""
     looks: list[Path] = []
 
-    def look(parent: Path, name: str) -> Path:
-        looks.append(free_folder(parent, name))
+    def look(path: Path) -> Path:
+        looks.append(free_path(path))
         if len(looks) == 1:
             looks[0].mkdir(parents=True)
         return looks[-1]
 
-    monkeypatch.setattr("mlpkit.run_files.free_folder", look)
+    monkeypatch.setattr("mlpkit.run_files.free_path", look)
     made = make_free_folder(tmp_path / "runs", "adam")
     assert [path.name for path in looks] == ["adam", "adam-2"]
     assert made == looks[1]

@@ -102,6 +102,17 @@ def test_every_optimizer(compiled: Backend, optimizer: str, widths: str, dtype: 
     assert_alike(compiled, mlp(WIDTHS[widths]), optimizer, dtype)
 
 
+def test_another_depth_runs_the_same_machine_code() -> None:
+    pytest.importorskip("numba")
+    from mlpkit_backends.kernels.steps import run
+
+    backend, compiled = load("numba"), []
+    for widths in ((48, 16, 5), (48, 16, 12, 9, 5)):
+        train(mlp(widths), "SGD", backend, "float32", eager=False)
+        compiled.append(len(run.signatures))
+    assert compiled[0] == compiled[1] > 0
+
+
 @pytest.mark.parametrize("layer", [LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh])
 def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]) -> None:
     def make(backend: Backend, dtype: str) -> Module:

@@ -55,27 +55,26 @@ class CompiledStep:
         self.gemm = gemm_address(dtype)  # loads SciPy's BLAS, which the controller then finds
         self.blas = ThreadpoolController().select(user_api="blas")
         self.workers = min(processors(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        widths = [blocks[0].w.shape[0], *(block.w.shape[1] for block in blocks)]
         mean = np.empty(0, dtype) if plan.mean is None else np.ravel(plan.mean)
         images = np.ascontiguousarray(plan.images).reshape(len(plan.images), -1)
         self.data = (images, plan.labels, mean)
-        self.parameters = (
-            tuple(block.w for block in blocks),
-            tuple(as_row(block.b) for block in blocks),
-            states([(block.w, block.w_state) for block in blocks]),
-            states([(as_row(b.b), tuple(map(as_row, b.b_state))) for b in blocks]),
-        )
-        outputs = [(n, width) for width in widths[1:]]
-        self.buffers = (
+        parts, x = [], aligned.empty((n, blocks[0].w.shape[0]), dtype)
+        for block in blocks:
+            outputs = (n, block.w.shape[1])
+            z, h, d = (aligned.empty(outputs, dtype) for _ in range(3))
+            mask = np.empty(outputs, np.bool_)
+            w, b = with_states(block.w, block.w_state), with_states(block.b, block.b_state)
+            parts.append((*w, *map(as_row, b), x, z, h, mask, d))
+            x = h
+        self.parts = parts  # whose memory the table names
+        self.table = np.array([[(a.ctypes.data, *a.shape) for a in block] for block in parts])
+        self.settings = (
             np.array([OPS.index(block.op or "") for block in blocks]),
             np.array([block.alpha_and_scale() for block in blocks]),
-            tuple(np.empty(shape, np.bool_) for shape in outputs),
-            tuple(aligned.empty(shape, dtype) for shape in outputs),
-            tuple(aligned.empty((n, width), dtype) for width in widths),
-            tuple(aligned.empty(shape, dtype) for shape in outputs),
-            aligned.empty((self.workers, ROWS * max(widths[1:])), dtype),
             np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
         )
+        widest = max(block.w.shape[1] for block in blocks)
+        self.dw = aligned.empty((self.workers, ROWS * widest), dtype)
         self(np.empty((0, n), np.int64))  # compiles, or loads what an earlier run compiled
 
     def __call__(self, order: Array) -> Array:
@@ -90,9 +89,10 @@ class CompiledStep:
                 self.gemm,
                 *self.data,
                 np.ascontiguousarray(order),
-                *self.parameters,
-                *self.buffers,
+                self.table,
+                *self.settings,
                 keys,
+                self.dw,
                 self.program.average,
                 UPDATES.index(self.program.update),
                 schedule,
@@ -125,6 +125,6 @@ def as_row(b: Array) -> Array:
     return b.reshape(1, -1)
 
 
-def states(pairs: list[tuple[Array, tuple[Array, ...]]]) -> tuple[tuple[Array, ...], ...]:
-    """Two arrays of state for each parameter; the parameter stands in for one that isn't."""
-    return tuple(tuple(state[i] if i < len(state) else w for w, state in pairs) for i in range(2))
+def with_states(parameter: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The parameter and two arrays of state; itself in place of one that isn't."""
+    return (parameter, *state, parameter, parameter)[:3]

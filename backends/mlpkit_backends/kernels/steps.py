@@ -12,7 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
+from llvmlite import ir
+from numba import carray, prange, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic
 
 from .elementwise import (
     SGD,
@@ -29,6 +31,11 @@ from .gemm import gemm
 from .jit import jit
 from .product import LARGEST_BATCH, add_gradient, product
 
+# A block's matrices, by their places in a table of addresses: with it a network of any depth runs
+# the same machine code, which for tuples of arrays would be compiled for each length. m and v are
+# the two states of w or b that a rule may have; x is the batch or the block before's h.
+PARTS = ("w", "m", "v", "b", "bias_m", "bias_v", "x", "z", "h", "mask", "d")
+W, M, V, B, BIAS_M, BIAS_V, X, Z, H, MASK, D = range(len(PARTS))
 # Multiply-adds from which on workers share a product; below, they would wait for each other longer
 # than they work.
 SHARED = 1 << 20
@@ -108,31 +115,40 @@ def update_rows(
         update(rule, row, w[first:last], part, m[first:last], v[first:last])
 
 
+@intrinsic
+def pointer(typingctx: Any, address: Any) -> Any:
+    """The address as numba's carray takes it."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(address), generate
+
+
 @jit()
-def update_part(
-    blas: Any,
-    p: Any,
-    workers: Any,
-    hs: Any,
-    ds: Any,
-    ws: Any,
-    ms: Any,
-    vs: Any,
-    dw: Any,
-    rule: Any,
-    row: Any,
-) -> None:
+def matrix(table: Any, i: Any, part: Any, dtype: Any) -> Any:
+    """Block i's matrix of that part, as it lies in memory."""
+    address, rows, columns = table[i, part]
+    # numba hands the typing context over itself
+    return carray(pointer(address), (rows, columns), dtype)  # type: ignore[call-arg]
+
+
+@jit()
+def update_part(blas: Any, p: Any, workers: Any, table: Any, dw: Any, rule: Any, row: Any) -> None:
     """Worker p's rows of every weight matrix updated."""
-    for i in range(len(ws)):
-        first, last = block(p, workers, ws[i].shape[0])
+    for i in range(len(table)):
+        w, d = matrix(table, i, W, dw.dtype), matrix(table, i, D, dw.dtype)
+        m, v = matrix(table, i, M, dw.dtype), matrix(table, i, V, dw.dtype)
+        x = matrix(table, i, X, dw.dtype)
+        first, last = block(p, workers, w.shape[0])
         update_rows(
             blas,
-            tiled(hs[i].shape[0], ws[i]),
-            hs[i][:, first:last],
-            ds[i],
-            ws[i][first:last],
-            ms[i][first:last],
-            vs[i][first:last],
+            tiled(x.shape[0], w),
+            x[:, first:last],
+            d,
+            w[first:last],
+            m[first:last],
+            v[first:last],
             dw[p],
             rule,
             row,
@@ -140,21 +156,10 @@ def update_part(
 
 
 @jit(parallel=True)
-def update_shared(
-    blas: Any,
-    workers: Any,
-    hs: Any,
-    ds: Any,
-    ws: Any,
-    ms: Any,
-    vs: Any,
-    dw: Any,
-    rule: Any,
-    row: Any,
-) -> None:
+def update_shared(blas: Any, workers: Any, table: Any, dw: Any, rule: Any, row: Any) -> None:
     """Every weight matrix updated, each worker a block of its rows."""
     for p in prange(workers):
-        update_part(blas, p, workers, hs, ds, ws, ms, vs, dw, rule, row)
+        update_part(blas, p, workers, table, dw, rule, row)
 
 
 @jit()
@@ -164,19 +169,12 @@ def run(
     labels: Any,
     mean: Any,
     order: Any,
-    ws: Any,
-    bs: Any,
-    w_states: Any,
-    b_states: Any,
+    table: Any,
     ops: Any,
     settings: Any,
-    masks: Any,
-    zs: Any,
-    hs: Any,
-    ds: Any,
-    dw: Any,
     keep_probs: Any,
     keys: Any,
+    dw: Any,
     average: Any,
     rule: Any,
     schedule: Any,
@@ -185,46 +183,56 @@ def run(
 ) -> None:
     """Train on the batches order (K, N) in turn; losses (K,).
 
-    Tuples have an entry a block: ws (D, M), bs (1, M) and their states, twice each; ops and
-    settings (alpha, scale); masks, zs and ds (N, M). hs has one more: hs[0] is the batch (N, D),
-    hs[i + 1] block i's output. dw: room for each worker's gradient, flat.
-    keep_probs: 0 for no dropout; keys (blocks, 3): seed, layer, step of its masks.
+    table (blocks, PARTS, 3): each matrix's address, rows and columns; all are C-contiguous and of
+    the losses' dtype, but for the masks. ops, settings (alpha, scale), keep_probs (0 for no
+    dropout) and keys (seed, layer, step of its masks) have a row a block. dw: room for each
+    worker's gradient, flat.
     """
-    blocks, size = len(ws), order.shape[1]
+    blocks, size, dtype = len(table), order.shape[1], losses.dtype
+    last = blocks - 1
     factor = 1.0 / size if average else 1.0
     weights = 0
-    for w in ws:
-        weights += w.size
+    for i in range(blocks):
+        weights += matrix(table, i, W, dtype).size
     for k in range(order.shape[0]):
-        gather(images, order[k], mean, hs[0])
+        row = schedule[k]
+        gather(images, order[k], mean, matrix(table, 0, X, dtype))
         for i in range(blocks):
-            if size * ws[i].size >= SHARED:
-                forward_shared(blas, hs[i], ws[i], zs[i], dw, workers)
+            x, z, h = (
+                matrix(table, i, X, dtype),
+                matrix(table, i, Z, dtype),
+                matrix(table, i, H, dtype),
+            )
+            w, b = matrix(table, i, W, dtype), matrix(table, i, B, dtype)
+            if size * w.size >= SHARED:
+                forward_shared(blas, x, w, z, dw, workers)
             else:
-                gemm(blas, 1.0, hs[i], False, ws[i], False, 0.0, zs[i])
-            activate(zs[i], bs[i][0], ops[i], settings[i, 0], settings[i, 1], hs[i + 1])
+                gemm(blas, 1.0, x, False, w, False, 0.0, z)
+            activate(z, b[0], ops[i], settings[i, 0], settings[i, 1], h)
             if keep_probs[i] > 0:
-                step = keys[i, 2] + np.uint64(k)
-                keep_mask(keep_probs[i], keys[i, 0], keys[i, 1], step, masks[i])
-                drop(hs[i + 1], masks[i], keep_probs[i])
-        losses[k] = cross_entropy(hs[blocks], labels[order[k]], factor, ds[blocks - 1])
+                mask, step = matrix(table, i, MASK, np.bool_), keys[i, 2] + np.uint64(k)
+                keep_mask(keep_probs[i], keys[i, 0], keys[i, 1], step, mask)
+                drop(h, mask, keep_probs[i])
+        scores, d_scores = matrix(table, last, H, dtype), matrix(table, last, D, dtype)
+        losses[k] = cross_entropy(scores, labels[order[k]], factor, d_scores)
         for back in range(blocks):
-            i = blocks - 1 - back
-            d = ds[i]
+            i = last - back
+            z, d = matrix(table, i, Z, dtype), matrix(table, i, D, dtype)
             if keep_probs[i] > 0:
-                drop(d, masks[i], keep_probs[i])
-            activate_backward(d, zs[i], ops[i], settings[i, 0], settings[i, 1])
-            db = dw[0, : d.shape[1]].reshape(1, d.shape[1])
+                drop(d, matrix(table, i, MASK, np.bool_), keep_probs[i])
+            activate_backward(d, z, ops[i], settings[i, 0], settings[i, 1])
+            b, db = matrix(table, i, B, dtype), dw[0, : d.shape[1]].reshape(1, d.shape[1])
             add_rows(d, db[0])
-            update(rule, schedule[k], bs[i], db, b_states[0][i], b_states[1][i])
+            m, v = matrix(table, i, BIAS_M, dtype), matrix(table, i, BIAS_V, dtype)
+            update(rule, row, b, db, m, v)
             if i == 0:  # nobody asks for the images' gradient
                 continue
-            if size * ws[i].size >= SHARED:
-                backward_shared(blas, d, ws[i], ds[i - 1], workers)
+            w, dx = matrix(table, i, W, dtype), matrix(table, i - 1, D, dtype)
+            if size * w.size >= SHARED:
+                backward_shared(blas, d, w, dx, workers)
             else:
-                gemm(blas, 1.0, d, False, ws[i], True, 0.0, ds[i - 1])
-        m, v, row = w_states[0], w_states[1], schedule[k]
+                gemm(blas, 1.0, d, False, w, True, 0.0, dx)
         if size * weights >= SHARED:
-            update_shared(blas, workers, hs, ds, ws, m, v, dw, rule, row)
+            update_shared(blas, workers, table, dw, rule, row)
         else:
-            update_part(blas, 0, 1, hs, ds, ws, m, v, dw, rule, row)
+            update_part(blas, 0, 1, table, dw, rule, row)

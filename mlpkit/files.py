@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +24,15 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path`, or what it links to, moved onto it when the block ends well,
     removed when not. After the block the file is on the disk, as far as the system tells the truth:
     a loss of power leaves the old file or the new one. previous: where the old one goes; between
-    the two moves it is there, and none at `path`."""
+    the two moves it is there, and none at `path`. What is no ordinary file, as /dev/null or a pipe,
+    stays what it is, and is written into."""
+    if is_other(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with temporary.open("rb") as made, naming(path), path.open("wb") as file:
+                shutil.copyfileobj(made, file)
+        return
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -39,6 +49,11 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a later start removes it
             temporary.unlink(missing_ok=True)
+
+
+def is_other(path: Path) -> bool:
+    """Whether there is something that is neither a file nor a folder: a device or a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def sync(path: Path) -> None:

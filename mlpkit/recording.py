@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from .history import History, Losses, TrainingDiverged
 from .plotting import plot_runs  # now, as who stops a training waits for no import
-from .resume import LAST, save
+from .resume import save
+from .run_files import LAST
 from .signals import Paused
 from .training import Watcher
 

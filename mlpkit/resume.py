@@ -25,9 +25,12 @@ from .history import Epoch, Epochs
 from .layers import Dropout
 from .optimizers import Optimizer
 from .run_files import (
-    RUN_FILES,
+    CHECKPOINTS,
+    LAST,
+    PREVIOUS,
     RunError,
     check_config,
+    check_files,
     check_types,
     free_path,
     read_config,
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from .recording import Every
     from .runs import Run
 
-LAST, PREVIOUS = "last.safetensors", "last.1.safetensors"
 DAMAGED_HISTORY = "history.damaged.csv"
 RUN = "mlpkit.run"
 # What may differ when a run goes on; of the second, some make other bits.
@@ -63,7 +65,7 @@ def is_run(folder: Path) -> bool:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is something to go on from, good or not."""
-    return any((folder / name).is_file() for name in (LAST, PREVIOUS))
+    return any((folder / name).is_file() for name in CHECKPOINTS)
 
 
 def states(optimizer: Optimizer) -> dict[str, dict[str, Array]]:
@@ -110,11 +112,7 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
     and another begun that has the scores of every epoch and lacks the losses. Raises RunError where
     the checkpoints are damaged or gone, and for one of a run of other settings or data.
     """
-    for name in RUN_FILES:
-        if (run.folder / name).is_dir():
-            raise RunError(
-                f"{run.folder / name} is a folder, and a file should be there: remove it"
-            )
+    check_files(run.folder)
     there = [path for path in (run.folder / LAST, run.folder / PREVIOUS) if path.exists()]
     for anew in (False, True):
         for path in there:
@@ -219,7 +217,7 @@ def read_run_config(folder: Path, say: Callable[[str], None] = print) -> dict[st
     try:
         return read_config(folder)
     except RunError:
-        for path in (folder / LAST, folder / PREVIOUS):
+        for path in (folder / name for name in CHECKPOINTS):
             with suppress(CheckpointError), reading(path, checked=True) as file:
                 config: dict[str, Any] = read_record(file)["config"]
                 check_config(config, path)

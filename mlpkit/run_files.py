@@ -18,10 +18,15 @@ class RunError(ValueError):
     """A run folder can't be used; the message says why and what to do."""
 
 
+CHECKPOINTS = LAST, PREVIOUS = "last.safetensors", "last.1.safetensors"
 RUN_FILES = (
-    "config.json", "history.csv", "best.safetensors", "last.safetensors", "last.1.safetensors",
-    "summary.json", "curves.png",
-)  # fmt: skip
+    "config.json",
+    "history.csv",
+    "best.safetensors",
+    *CHECKPOINTS,
+    "summary.json",
+    "curves.png",
+)
 
 
 def check_free(folder: Path, *, beside: bool = False) -> None:
@@ -41,6 +46,14 @@ def check_free(folder: Path, *, beside: bool = False) -> None:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         why = f"{place} can't be written to" if place.is_dir() else f"{place} is a file"
         raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
+
+
+def check_files(folder: Path) -> None:
+    """RunError where something else is in the place of a run's file."""
+    for path in (folder / name for name in RUN_FILES):
+        if (path.exists() or path.is_symlink()) and not path.is_file():
+            what = "a folder" if path.is_dir() else "a device, a pipe or a link that leads nowhere"
+            raise RunError(f"{path} is {what}, and a file should be there: remove it")
 
 
 @contextmanager
@@ -112,6 +125,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A run's config.json, with the types of what is read back checked. Raises RunError."""
     path = folder / "config.json"
     if not path.is_file():
+        if any((folder / name).is_file() for name in CHECKPOINTS):
+            raise RunError(f"{path} is gone: `mlpkit train --resume {folder}` writes it again")
         raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
     config = read_json(path, {})
     check_config(config, path)
@@ -185,6 +200,8 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     many iterations (`thinning`), and every epoch's last. Raises RunError."""
     path = folder / "history.csv"
     if not path.is_file():
+        if path.exists():
+            raise RunError(f"{path} is no ordinary file: remove it; then {begin_anew(folder)}")
         if (folder / "config.json").is_file():
             raise RunError(f"{path} is gone: {begin_anew(folder)}")
         raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")

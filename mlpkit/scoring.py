@@ -65,16 +65,20 @@ def evaluate_run(
     """The data, (loss, accuracy) of a run's best weights on its validation and test splits, and
     whether the data's files are those that the run was trained with.
 
-    data_folder: other data in SVHN's layout, centred on the run's own mean image; None: the run's.
+    data_folder: other data in SVHN's layout, centred on the run's own mean image and split as its
+    files ask for; None: the run's. The run's own data, wherever it lies, is split as the run did.
     """
     config = read_config(folder)
     model, mean = load_run(folder, backend)
     val_size = config["val_size"] if data_folder is None else None
     data = load_dataset(data_folder or run_data(config), val_size)
+    same = data_hashes(data.folder) == config.get("data_sha256")
+    if same and len(data.val) != config["val_size"]:
+        data = load_dataset(data.folder, config["val_size"])
     loss_func = CrossEntropy(backend=model.backend)
     with model.backend.failures():
         scores = {
             split: evaluate(model, loss_func, on_device(model.backend, part, config["dtype"], mean))
             for split, part in (("val", data.val), ("test", data.test))
         }
-    return data, scores, data_hashes(data.folder) == config.get("data_sha256")
+    return data, scores, same

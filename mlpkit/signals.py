@@ -4,6 +4,7 @@ left."""
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,11 +29,12 @@ class Paused(Stopped):
 
 
 heard: list[int] = []  # the signals that `stop` has raised Stopped for
+again: set[int] = set()  # those that `undropped` sends
 
 
 def stop(number: int, frame: Any = None) -> None:
     """A handler that raises Stopped wherever the process is. Within some callbacks Python drops
-    what is raised, so that a training asks `heard` when it begins."""
+    what is raised: it comes again, and a training asks `heard` when it begins."""
     heard.append(number)
     raise Stopped(number)
 
@@ -41,10 +43,38 @@ def stop(number: int, frame: Any = None) -> None:
 def stopping() -> Iterator[None]:
     """What a command runs in: a signal raises Stopped, or makes it of the error it came out as."""
     try:
-        with handled(stop), unmasked(heard):
+        with handled(stop), undropped(), unmasked(heard):
             yield
     finally:
         heard.clear()
+
+
+@contextmanager
+def undropped() -> Iterator[None]:
+    """A Stopped that Python drops and would print, as from a callback of the compiler's (numba
+    spends seconds in those), comes again a moment later, until it gets through."""
+    before, timers = sys.unraisablehook, []
+
+    def send(number: int) -> None:
+        again.add(number)
+        signal.raise_signal(number)
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, Stopped):
+            before(dropped)
+            return
+        timers.append(threading.Timer(0.05, send, [dropped.exc_value.status - 128]))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        again.clear()
+        sys.unraisablehook = before
 
 
 @contextmanager
@@ -88,8 +118,11 @@ class Holding:
         self.raised: list[int] = []
 
     def hear(self, number: int, frame: Any = None) -> None:
-        """The handler. What it raises may be dropped, and is then heard at the next check."""
-        at_once = self.number or not self.begun
+        """The handler. What it raises may be dropped: it comes again, or is heard at the next
+        check, whichever is first."""
+        came_again = number in again
+        again.discard(number)
+        at_once = not self.begun or (self.number and not came_again)
         self.number = number
         if at_once:
             self.raised.append(number)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -128,6 +129,17 @@ def test_a_run_from_end_to_end(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> N
     assert (test[0], test[4]) == ("test", f"{summary['test_accuracy']:.2%}")
     assert test[5:] == ["loss", f"{summary['test_loss']:.4f}"]
     assert mlpkit("eval", "runs/8-adam", "--data", digits)[:2] == (0, out)
+
+
+def test_moved_data_is_split_as_the_run_did(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
+    options = ["--data", digits, "--net", "4", "--epochs", "1", "--batch-size", "10"]
+    assert mlpkit("train", *options, "--val-size", "9", "--out", "run")[0] == 0
+    before = mlpkit("eval", "run")[1].splitlines()
+    assert before[1].split()[:3] == ["val", "9", "images"]
+    shutil.copytree(digits, tmp_path / "moved")
+    status, out, err = mlpkit("eval", "run", "--data", "moved")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1:] == before[1:]
 
 
 def test_one_seed_one_result(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:

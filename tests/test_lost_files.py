@@ -126,11 +126,29 @@ def test_the_first_epoch_has_a_checkpoint_however_rare_they_are(data: Path, tmp_
     assert final(tmp_path / "run") == final(tmp_path / "whole")
 
 
-def test_a_folder_in_a_files_place_is_said_before_training(data: Path, stopped: Path) -> None:
-    (stopped / "last.safetensors").unlink()
-    (stopped / "last.safetensors").mkdir()
-    with pytest.raises(RunError, match=r"last\.safetensors is a folder, .*: remove it"):
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (Path.mkdir, "a folder"),
+        (lambda path: path.symlink_to("nowhere"), "a device, a pipe or a link that leads nowhere"),
+        (lambda path: path.symlink_to(path), "a device, a pipe or a link that leads nowhere"),
+        (lambda path: path.symlink_to("/dev/null"), "a device, a pipe or a link that leads nowher"),
+    ],
+)
+@pytest.mark.parametrize("name", ["last.safetensors", "curves.png"])
+def test_what_is_in_a_files_place_is_said_before_training(
+    data: Path, stopped: Path, name: str, make: Callable[[Path], None], what: str
+) -> None:
+    (stopped / name).unlink(missing_ok=True)
+    make(stopped / name)
+    with pytest.raises(RunError, match=rf"{name} is {what}.*: remove it"):
         train(data, stopped)
+
+
+def test_without_its_configuration_a_run_says_what_writes_it(data: Path, stopped: Path) -> None:
+    (stopped / "config.json").unlink()
+    with pytest.raises(RunError, match=rf"is gone: `mlpkit train --resume {stopped}` writes it"):
+        load_run(stopped)
 
 
 def test_fewer_epochs_than_are_trained(data: Path, stopped: Path) -> None:

@@ -428,8 +428,8 @@ OH = ("history.csv, line 2, has 'oh' where the loss, a number, should be: `mlpki
 WIDE = ("line 2, should have 8 columns, iteration, epoch,", "it has 9")
 OTHERS = ("history.csv, line 1, should be iteration,epoch,lr,", "it is 'a,b'")
 DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
-    "no config": ("eval", removed("config.json"), ("is no run", "`mlpkit train` makes one")),
-    "no config to plot": ("plot", removed("config.json"), ("is no run", "`mlpkit train`")),
+    "no config": ("eval", removed("config.json"), ("config.json is gone", "writes it again")),
+    "no config to plot": ("plot", removed("config.json"), ("is gone", "writes it again")),
     "config no JSON": ("eval", written("config.json", b"{"), ("should be JSON", "writes it again")),
     "config no text": ("eval", written("config.json", b"\xff\xfe{"), ("JSON", "writes it again")),
     "config empty": ("plot", written("config.json", b""), ("should be JSON", "writes it again")),

@@ -1,9 +1,12 @@
 """Signals: held back until training can be left, and at once the second time."""
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -57,6 +60,42 @@ def test_what_a_callback_dropped_is_heard_at_the_next_check() -> None:
     assert caught.value.status == 130
     with hold() as held:
         held.check()  # what was heard is forgotten
+
+
+CALLBACK = ctypes.CFUNCTYPE(None)
+
+
+@CALLBACK
+def signalled() -> None:
+    """What is raised within is dropped, as within the compiler's callbacks."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    sum(range(10))
+
+
+@posix
+def test_what_a_callback_drops_comes_again_and_is_not_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def stopped() -> None:
+        signalled()
+        signalled()
+        time.sleep(10)
+
+    def paused() -> None:  # what comes once more is no second signal
+        with hold() as held:
+            signalled()
+            held.begun = True
+            time.sleep(0.2)
+            held.check()
+
+    hook = sys.unraisablehook
+    for run, kind in ((stopped, Stopped), (paused, Paused)):
+        with pytest.raises(Stopped) as caught, stopping():
+            run()
+        assert (type(caught.value), caught.value.status) == (kind, 143)
+    time.sleep(0.1)  # nothing comes any more
+    assert sys.unraisablehook is hook
+    assert capfd.readouterr() == ("", "")
 
 
 @posix

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -109,8 +110,11 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
     threads = max(1, processors() // jobs)
     environment = os.environ | {VARIABLE: str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
     children: list[subprocess.Popen[str]] = []
+    over = threading.Event()  # no other is begun; set before the pool takes up the next
 
     def train(name: str) -> None:
+        if over.is_set():
+            return
         with subprocess.Popen(
             comparison.command(name),
             stdout=subprocess.PIPE,
@@ -120,7 +124,13 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
             start_new_session=True,  # or Ctrl-C would reach it, and `stop` be the second signal
         ) as child:
             children.append(child)
-            follow(name, child, report)
+            if over.is_set():  # since it was asked; `stop` may have seen no child yet
+                child.terminate()
+            try:
+                follow(name, child, report)
+            except BaseException:
+                over.set()
+                raise
 
     with ThreadPoolExecutor(jobs) as pool:
         tasks = [pool.submit(train, name) for name in names]
@@ -128,6 +138,7 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
             for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
                 task.result()
         finally:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             stop(children)
 

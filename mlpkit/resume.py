@@ -249,18 +249,17 @@ def run_epochs(file: TensorFile) -> Epochs:
 
 def check_same(run: Run, recorded: dict[str, Any]) -> None:
     """RunError where a run with that configuration is another one than the run."""
-    for key, value in without(run.config, (*FREE, *ROUNDING)).items():
-        if recorded.get(key) == value:
-            continue
-        if key == "data_sha256":
-            raise RunError(
-                f"{run.data.folder} holds other data than {run.folder} was trained with: name "
-                "that data's folder with --data"
-            )
+    if recorded.get("data_sha256") != run.config["data_sha256"]:  # and so perhaps other sizes
         raise RunError(
-            f"{run.folder} was trained with {key} {recorded.get(key)}, and an option or its "
-            f"config.json says {value}: take that back, or name another folder with --out"
+            f"{run.data.folder} holds other data than {run.folder} was trained with: name "
+            "that data's folder with --data"
         )
+    for key, value in without(run.config, (*FREE, *ROUNDING)).items():
+        if recorded.get(key) != value:
+            raise RunError(
+                f"{run.folder} was trained with {key} {recorded.get(key)}, and an option or its "
+                f"config.json says {value}: take that back, or name another folder with --out"
+            )
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

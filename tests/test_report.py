@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mlpkit import cli, synthetic
-from mlpkit.compare import EPOCH
+from mlpkit.compare import EPOCH, Comparison, train_all
 from mlpkit.pdf_curves import PdfError, read_pdf
 from mlpkit.report import figures, write_report
 from mlpkit.report_check import verify_report
@@ -490,6 +491,20 @@ def test_the_report_from_training_on(mlpkit: Mlpkit, tmp_path: Path) -> None:
     status, _, err = mlpkit(*command, "--out", "new", "--train-size", "1000")
     assert status == 2
     assert re.match(r"mlpkit: the training of \w+ failed: the training split of .* holds 191", err)
+
+
+def test_where_a_training_fails_no_other_is_begun(tmp_path: Path) -> None:
+    class Scripts(Comparison):
+        """Of two recipes the first fails, and the second says that it was begun."""
+
+        def command(self, name: str) -> list[str]:
+            begun = f"import pathlib, time; pathlib.Path({name!r}).touch(); time.sleep(1)"
+            code = "raise SystemExit('mlpkit: no')" if name == "one" else begun
+            return [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {code}"]
+
+    with pytest.raises(RunError, match="the training of one failed: no"):
+        train_all(Scripts(tmp_path, tmp_path), ["one", "two"], 1, lambda *done: None)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("rate", ["", "   1774 it/s"])

@@ -222,6 +222,10 @@ class Trap:
         ({}, "should hold the weights and biases"),
         ({"fc1_w": np.array([Trap()], object)}, "an .npz of plain arrays"),
         ({"fc1_w": np.zeros((3072, 20)), "fc2_w": np.zeros((20, 10))}, "should hold the weights"),
+        (  # all are weights, though two alone have the usual names
+            {name: np.zeros(len(name)) for name in ("out_w", "fc1_w", "fc1_b", "b")},
+            "[(5,), (5,), (5,), (1,)]",
+        ),
         ({"fc1_w": np.array("text")}, "should hold real numbers; its type is <U4"),
     ],
 )

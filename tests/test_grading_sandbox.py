@@ -15,7 +15,7 @@ import pytest
 from mlpkit.grading import jail, packing
 from mlpkit.grading.interface import Outcome, Task
 from mlpkit.grading.packing import SubmissionError
-from mlpkit.grading.sandbox import PRINTED, SandboxRunner
+from mlpkit.grading.sandbox import PRINTED, SandboxRunner, ending
 from mlpkit.grading.submissions import entry_of
 
 TASKS = """
@@ -147,6 +147,34 @@ def test_the_time_of_all_is_that_of_the_tasks(tools: Path) -> None:
             runner.run(Task("double", {"x": X})).error
         )
         assert "limit of 60 s for all was reached: it wasn't run" in runner.run(Task("d")).error
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (-9, "it was ended by SIGKILL"),
+        (-40, "it was ended by signal 40"),
+        (-24, "it was ended by SIGXCPU: the CPU limit was reached"),
+        (3, "it ended by itself with status 3 and gave no answer"),
+    ],
+)
+def test_how_a_child_ended(code: int, said: str) -> None:
+    assert ending(code) == said
+
+
+def test_a_child_that_cannot_be_started_leaves_no_pipe_open(
+    tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*arguments: object, **settings: object) -> None:
+        raise OSError("no processes left")
+
+    (tools.parent / "student.py").write_text("")
+    with SandboxRunner(tools.parent / "student.py", 60.0, 600, tasks=tools) as runner:
+        monkeypatch.setattr("mlpkit.grading.sandbox.subprocess.Popen", none_left)
+        before = os.listdir("/dev/fd")
+        outcome = runner.run(Task("double", {"x": X}))
+    assert "no processes left" in outcome.error
+    assert os.listdir("/dev/fd") == before
 
 
 def test_a_flood_is_cut(tools: Path) -> None:

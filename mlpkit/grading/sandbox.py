@@ -141,18 +141,20 @@ class SandboxRunner:
                 **{name: ends[1] for name, ends in pipes.items()},
             }
             command = [sys.executable, "-I", "-B", str(self.tools / "child.py")]
-            process = subprocess.Popen(
-                [*command, json.dumps(settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=scratch,
-                env=environment(scratch),
-                pass_fds=[ends[1] for ends in pipes.values()],
-                start_new_session=True,
-            )
-            for ends in pipes.values():
-                os.close(ends[1])
+            try:
+                process = subprocess.Popen(
+                    [*command, json.dumps(settings)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    cwd=scratch,
+                    env=environment(scratch),
+                    pass_fds=[ends[1] for ends in pipes.values()],
+                    start_new_session=True,
+                )
+            finally:
+                for ends in pipes.values():
+                    os.close(ends[1])
             fds = {name: ends[0] for name, ends in pipes.items()}
             return self.watch(process, frame, fds)
         finally:
@@ -246,13 +248,13 @@ def broken(how: str) -> Outcome:
 def ending(code: int) -> str:
     """How a child without an answer ended, as a sentence."""
     if code < 0:
-        limits = {
+        limits: dict[int, str] = {
             signal.SIGXCPU: ": the CPU limit was reached",
             signal.SIGXFSZ: ": a file too large",
         }
-        return (
-            f"it was ended by {signal.Signals(-code).name}{limits.get(signal.Signals(-code), '')}"
-        )
+        named = {number.value: number.name for number in signal.Signals}
+        name = named.get(-code, f"signal {-code}")  # those of real time have none
+        return f"it was ended by {name}{limits.get(-code, '')}"
     return f"it ended by itself with status {code} and gave no answer"
 
 

@@ -33,7 +33,7 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
 
     start = time.perf_counter()
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
-    arrays = [a for a in in_order(weights) if a.ndim <= 2]
+    arrays = in_order({name: a for name, a in weights.items() if a.ndim <= 2})
     for name in NETWORKS:
         model = getattr(networks, name)(backend="numpy", dtype="float32")
         slots = [(layer, key) for layer in model.net.layers for key in layer.params]
@@ -123,7 +123,6 @@ def read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[An
 
 
 def in_order(weights: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-    """fc1_w, fc1_b, fc2_w, ... where all these names are there, else as they come."""
-    names = [f"fc{n}_{part}" for n in range(1, len(weights) + 1) for part in "wb"]
-    found = [weights[name] for name in names if name in weights]
-    return found or list(weights.values())
+    """fc1_w, fc1_b, fc2_w, ... where these are the names, else as they come."""
+    names = [f"fc{n}_{part}" for n in range(1, len(weights) // 2 + 1) for part in "wb"]
+    return [weights[name] for name in (names if {*names} == {*weights} else weights)]

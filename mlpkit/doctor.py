@@ -26,6 +26,8 @@ VARIABLES = (
 
 def examine() -> tuple[list[str], bool]:
     """The report's lines, and whether the default backend works, and every device found answers."""
+    # Before a backend is loaded, which tells the libraries their threads in the same way.
+    given = [f"{name} is {os.environ[name]!r}" for name in VARIABLES if name in os.environ]
     lines = [f"mlpkit {__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
     well = True
     for name, state in available().items():
@@ -39,10 +41,7 @@ def examine() -> tuple[list[str], bool]:
         except DeviceError as error:
             well, details = False, {"but": str(error)}
         lines += [f"         {what}: {value}" for what, value in details.items()]
-    lines.append("")
-    for name in VARIABLES:
-        if name in os.environ:
-            lines.append(f"{name} is {os.environ[name]!r}")
+    lines += ["", *given]
     try:
         lines.append(f"The default backend is {load().name}.")
     except (BackendUnavailable, ValueError) as error:

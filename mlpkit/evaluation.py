@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mlpkit_backends import Array, Backend
 
-from .losses import CrossEntropy
+from .losses import CrossEntropy, are_integers
 from .model import Module
 
 EVAL_BATCH = 512
@@ -50,15 +50,15 @@ class Batches:
                 "a mean image is for uint8 images, which are scaled to [0, 1] and centred; these "
                 f"are {images.dtype}: leave mean= out, or give them as uint8"
             )
-        if images.shape[0] != labels.shape[0] or images.shape[0] == 0:
-            raise ValueError(
-                "images and labels should be as many, and at least one; "
-                f"got {images.shape[0]} and {labels.shape[0]}"
-            )
-        if len(labels.shape) != 1 or "int" not in str(labels.dtype):
+        if len(labels.shape) != 1 or not are_integers(labels):
             raise ValueError(
                 "labels should be whole numbers (N,), one for each image; "
                 f"got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if tuple(images.shape[:1]) != tuple(labels.shape) or labels.shape[0] == 0:
+            raise ValueError(
+                "images (N, ...) and labels (N,) should be as many, and at least one; "
+                f"got {tuple(images.shape)} and {tuple(labels.shape)}"
             )
         if mean is not None:
             mean = backend.asarray(mean, dtype)
@@ -95,7 +95,8 @@ def evaluate(
     pause: Callable[[], None] | None = None,
 ) -> tuple[float, float]:
     """The loss (the mean of the batches', by size) and the accuracy over a split. pause: is called
-    after each batch, and may raise to stop."""
+    after each batch, and may raise to stop. Labels are not checked: they must be columns of the
+    scores."""
     backend = batches.backend
     losses, hits = [], []
     value = getattr(loss_func, "value", loss_func.forward)
@@ -118,19 +119,20 @@ def compute_acc(
 ) -> float:
     """The fraction of images whose highest score is at their label.
 
-    data (N, ...) and labels (N,), host or device arrays. num_samples: score that many, drawn from
-    NumPy's global state, where there are more.
+    data (N, ...) and labels (N,), host or device arrays, or nested lists. num_samples: score that
+    many, drawn from NumPy's global state, where there are more. ValueError for numbers below 1 and
+    for what `Batches.of` refuses.
     """
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1; got {batch_size}")
     backend = model.backend
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, or None for all; got {num_samples}")
-    if num_samples is not None and num_samples < data.shape[0]:
-        chosen = np.random.choice(data.shape[0], num_samples, replace=False)
-        data = backend.gather(backend.asarray(data), backend.asarray(chosen))
-        labels = backend.gather(backend.asarray(labels), backend.asarray(chosen))
     batches = Batches.of(backend, data, labels, dtype_of(model))
+    if num_samples is not None and num_samples < len(batches):
+        chosen = np.random.choice(len(batches), num_samples, replace=False)
+        parts = batches.take(backend.asarray(chosen))
+        batches = replace(batches, images=parts[0], labels=parts[1])
     hits = [backend.correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)]
     return sum(map(int, hits)) / len(batches)
 

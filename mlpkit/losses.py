@@ -10,6 +10,11 @@ def softmax(x: Array, *, backend: str | Backend | None = None) -> Array:
     return load(backend).softmax(x)
 
 
+def are_integers(labels: Array) -> bool:
+    """Whether an array's dtype is one of integers, of any namespace and byte order."""
+    return "int" in getattr(labels.dtype, "name", str(labels.dtype))
+
+
 class CrossEntropy:
     """The cross entropy of softmax(scores) and labels, over the batch: its mean, or its sum where
     size_average is False."""
@@ -35,8 +40,10 @@ class CrossEntropy:
         )
 
     def forward(self, scores: Array, labels: Array) -> float:
-        """The loss as a float; ValueError where a label is outside 0..C-1."""
+        """The loss as a float; ValueError where a label is none of the integers 0..C-1."""
         xp = self.backend.xp
+        if not are_integers(labels):
+            raise ValueError(f"labels must be integers; got {labels.dtype}")
         if labels.shape[0]:
             low, high = int(xp.min(labels)), int(xp.max(labels))
             if low < 0 or high >= scores.shape[-1]:

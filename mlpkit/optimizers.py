@@ -90,6 +90,14 @@ class Optimizer:
         return tuple(state[name] for state in self.states())
 
 
+def check_settings(below: float = math.inf, **settings: float) -> None:
+    """ValueError for a setting that isn't at least 0, finite, and below that number."""
+    for name, value in settings.items():
+        if not 0 <= value < below:
+            limit = "finite" if below == math.inf else f"below {below:g}"
+            raise ValueError(f"{name} must be at least 0 and {limit}; got {value}")
+
+
 class SGD(Optimizer):
     """Gradient descent: w ← w - lr dw."""
 
@@ -100,12 +108,14 @@ class SGD(Optimizer):
 
 
 class SGDM(Optimizer):
-    """Gradient descent with momentum: v ← momentum v - lr dw; w ← w + v."""
+    """Gradient descent with momentum: v ← momentum v - lr dw; w ← w + v. ValueError for a negative
+    momentum."""
 
     op = "sgdm_update"
 
     def __init__(self, net: Sequential | Module, lr: float = 1e-4, momentum: float = 0.0) -> None:
         super().__init__(net, lr)
+        check_settings(momentum=momentum)
         self.momentum = momentum
         self.velocity: dict[str, Array] = {}
 
@@ -117,7 +127,8 @@ class SGDM(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """Steps divided by a running root mean square of the gradient, eps inside the root."""
+    """Steps divided by a running root mean square of the gradient: c ← decay c + (1 - decay) dw²;
+    w ← w - lr dw / √(c + eps). ValueError for a decay outside [0, 1) or a negative eps."""
 
     op = "rmsprop_update"
 
@@ -125,6 +136,8 @@ class RMSProp(Optimizer):
         self, net: Sequential | Module, lr: float = 1e-2, decay: float = 0.99, eps: float = 1e-8
     ) -> None:
         super().__init__(net, lr)
+        check_settings(below=1, decay=decay)
+        check_settings(eps=eps)
         self.decay, self.eps = decay, eps
         self.cache: dict[str, Array] = {}
 
@@ -136,8 +149,10 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """Running means of the gradient and its square, both corrected for their start at 0; eps
-    outside the root. t counts the steps taken and is incremented first."""
+    """Running means of the gradient and its square, both corrected for their start at 0 (Kingma and
+    Ba 2015): m ← beta1 m + (1 - beta1) dw; v ← beta2 v + (1 - beta2) dw²;
+    w ← w - lr (m / (1 - beta1ᵗ)) / (√(v / (1 - beta2ᵗ)) + eps). t counts the steps taken and is
+    incremented first. ValueError for a beta outside [0, 1), a negative eps or t."""
 
     op = "adam_update"
 
@@ -151,6 +166,8 @@ class Adam(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(net, lr)
+        check_settings(below=1, beta1=beta1, beta2=beta2)
+        check_settings(eps=eps, t=t)
         self.beta1, self.beta2, self.t, self.eps = beta1, beta2, t, eps
         self.mt: dict[str, Array] = {}
         self.vt: dict[str, Array] = {}

@@ -197,7 +197,7 @@ def thinning(iterations: int) -> int:
 
 def read_history(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's history.csv that are drawn, without the empty columns: those of every so
-    many iterations (`thinning`), and every epoch's last. Raises RunError."""
+    many iterations (`thinning`), every epoch's last, and the last. Raises RunError."""
     path = folder / "history.csv"
     if not path.is_file():
         if path.exists():
@@ -207,14 +207,16 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
     rows = []
     with path.open("rb") as file:
-        thin = thinning(sum(1 for _ in file) - 1)
+        last = sum(1 for _ in file)
+        thin = thinning(last - 1)
         file.seek(0)
         for number, line in enumerate(file, start=1):
             text = line.decode(errors="replace").rstrip()
             try:
                 if number == 1 and text != HEAD:
                     raise ValueError(f"should be {HEAD}; it is {text[:80]!r}")
-                if number > 1 and ((number - 2) % thin == 0 or not text.endswith(UNSCORED)):
+                drawn = (number - 2) % thin == 0 or not text.endswith(UNSCORED)
+                if number > 1 and (drawn or number == last):
                     rows.append(read_row(text))
             except ValueError as error:
                 raise RunError(f"{path}, line {number}, {error}: {begin_anew(folder)}") from error

@@ -78,7 +78,7 @@ def fit(
     finite.
     """
     check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every)
-    check_seed(seed)
+    seed = check_seed(seed)
     if optimizer.net is not model.net:
         raise ValueError(
             f"the optimizer should be of the model's own net; this {type(optimizer).__name__} is "
@@ -96,6 +96,7 @@ def fit(
     check_places(model, loss_func, train, val)
     check_labels(model, train, val)
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
+    history.how = step.step.how
     losses = Losses(backend, history)
     chunks = ChunkSize(chunk)
     # What overflows shows as a loss that isn't finite; NumPy's warnings would only repeat it.
@@ -125,9 +126,12 @@ def fit(
                 for score in evaluate(model, loss_func, part, pause=pause)
             )
             if not np.isfinite(scores).all():
+                losses_of = {"training": scores[0], "validation": scores[2]}
+                split = next(name for name, loss in losses_of.items() if not np.isfinite(loss))
                 raise TrainingDiverged(
-                    f"the loss over a whole split became {max(scores)} after iteration "
-                    f"{number * per_epoch}: training diverged; lower the learning rate (lr)",
+                    f"the loss over the {split} split became {losses_of[split]} after iteration "
+                    f"{number * per_epoch}: training diverged; lower the learning rate (lr), or "
+                    "look for what is no number in that split's images",
                     history,
                 )
             history.record(Epoch(number * per_epoch, optimizer.lr, *scores), model)

@@ -33,6 +33,12 @@ def test_large_scores_stay_finite(backend: Backend) -> None:
     assert backend.to_numpy(softmax(scores)).tolist() == [[1, 0], [0, 1]]
 
 
+def test_labels_that_are_no_integers(backend: Backend) -> None:
+    scores, labels = backend.asarray(np.zeros((2, 3))), backend.asarray(np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"labels must be integers; got .*float64"):
+        CrossEntropy().forward(scores, labels)
+
+
 def test_backward_needs_a_forward() -> None:
     with pytest.raises(ValueError, match="needs a forward before it"):
         CrossEntropy().backward()

@@ -100,6 +100,25 @@ def test_lr_must_be_positive(optimizer: type[Optimizer], lr: float) -> None:
         optimizer(Sequential(), lr)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "setting", "value", "said"),
+    [
+        (SGDM, "momentum", -0.1, "and finite"),
+        (RMSProp, "decay", 1.0, "and below 1"),
+        (RMSProp, "eps", -1e-8, "and finite"),
+        (Adam, "beta1", 1.0, "and below 1"),
+        (Adam, "beta2", float("nan"), "and below 1"),
+        (Adam, "eps", float("inf"), "and finite"),
+        (Adam, "t", -1, "and finite"),
+    ],
+)
+def test_settings_out_of_range(
+    optimizer: type[Optimizer], setting: str, value: float, said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{setting} must be at least 0 {said}; got {value}"):
+        optimizer(Sequential(), **{setting: value})
+
+
 def test_defaults_are_the_contracts() -> None:
     net = Sequential()
     assert SGD(net).lr == 1e-4

@@ -126,6 +126,14 @@ def test_a_run_stopped_in_its_first_epoch_has_a_curve(tmp_path: Path) -> None:
     assert imread(run / "curves.png").ndim == 3
 
 
+def test_a_run_stopped_within_an_epoch_keeps_its_curve(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", per_epoch=3334)
+    lines = (run / "history.csv").read_text().splitlines(keepends=True)
+    (run / "history.csv").write_text("".join(lines[:9901]))
+    loss, _ = curve_figure(read_history(run), "").axes
+    assert points(loss) == [(list(range(1, 9901, 99)), [loss_at(i) for i in range(1, 9901, 99)])]
+
+
 @pytest.mark.parametrize(
     ("changes", "title"),
     [

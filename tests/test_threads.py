@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import threadpoolctl
 
+import mlpkit_backends
 from mlpkit_backends import threads
 
 VARIABLES = (threads.VARIABLE, *threads.LIBRARIES, "NUMBA_NUM_THREADS")
@@ -71,6 +72,13 @@ def test_what_the_user_says_goes_for_blas_too() -> None:
 def test_what_the_environment_says_goes_for_blas_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(threads.VARIABLE, "1")
     threads.use_threads(None)
+    assert threads_of_blas() == {1}
+
+
+def test_a_backend_that_is_loaded_is_held_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(threads.VARIABLE, "1")
+    mlpkit_backends._find.cache_clear()
+    mlpkit_backends.load("numpy")
     assert threads_of_blas() == {1}
 
 

@@ -184,7 +184,7 @@ def test_settings_out_of_range(settings: dict[str, float], message: str) -> None
 
 
 def test_images_and_labels_must_be_as_many() -> None:
-    with pytest.raises(ValueError, match="as many, and at least one; got 50 and 49"):
+    with pytest.raises(ValueError, match=r"as many, .*got \(50, 4, 4, 3\) and \(49,\)"):
         Batches.of(load("numpy"), IMAGES, LABELS[:49], "float64", MEAN)
 
 
@@ -306,6 +306,7 @@ def test_a_data_dict_that_is_none(data_dict: dict[str, object], message: str) ->
     [
         (IMAGES, LABELS[:, None], MEAN, r"whole numbers \(N,\).*got int64 \(50, 1\)"),
         (IMAGES, LABELS + 0.5, MEAN, r"whole numbers \(N,\).*got float64 \(50,\)"),
+        (IMAGES, LABELS[0], MEAN, r"whole numbers \(N,\).*got int64 \(\)"),
         (IMAGES / 255, LABELS, MEAN, "a mean image is for uint8 images.* these are float64"),
     ],
 )
@@ -318,7 +319,45 @@ def test_lists_are_as_good_as_arrays(backend: Backend) -> None:
     model = MLP((2, 3), seed=1)
     x = np.random.default_rng(0).standard_normal((9, 2))
     labels = backend.to_numpy(model.forward(backend.asarray(x), False)).argmax(axis=1)
-    assert compute_acc(model, x.tolist(), labels.tolist()) == 1.0
+    for num_samples in (None, 4):
+        assert compute_acc(model, x.tolist(), labels.tolist(), num_samples) == 1.0
+
+
+def test_big_endian_arrays_and_those_of_another_dtype(backend: Backend) -> None:
+    if backend.name not in ("numpy", "numba"):
+        pytest.skip("NumPy's own kinds of arrays")
+    x = np.random.default_rng(0).standard_normal((50, 48)).astype(">f4")
+    found = []
+    for images in (x, x.astype("float32")):
+        model = MLP((48, 3), seed=1, dtype="float32")
+        split = Batches.of(backend, images, LABELS.astype(">i4"), "float32")
+        settings = {"batch_size": 10, "epochs": 1, "seed": 1}
+        found.append(fit(model, CrossEntropy(), Adam(model), split, split, **settings))
+    assert found[0].losses == found[1].losses
+
+
+def test_half_precision_runs_op_by_op(backend: Backend) -> None:
+    if backend.name == "strict":
+        pytest.skip("the standard has no float16")
+    model = MLP((48, 3), 1e-2, seed=1, dtype="float16")
+    split = Batches.of(backend, IMAGES / 255, LABELS, "float16")
+    settings = {"batch_size": 10, "epochs": 8, "seed": 1}
+    history = fit(model, CrossEntropy(), SGD(model, 0.1), split, split, **settings)
+    assert history.how.endswith("float16 has no compiled form; float32 and float64 have)")
+    assert history.epochs[-1].train_loss < history.epochs[0].train_loss
+
+
+def test_a_seed_of_none_draws_one(backend: Backend) -> None:
+    def losses() -> list[float]:
+        model = MLP((48, 3), seed=1)
+        split = Batches.of(backend, IMAGES, LABELS, "float64", MEAN)
+        settings = {"batch_size": 10, "epochs": 1, "seed": None}
+        return fit(model, CrossEntropy(), SGD(model), split, split, **settings).losses
+
+    np.random.seed(3)
+    one, two = losses(), losses()
+    np.random.seed(3)
+    assert losses() == one != two
 
 
 @pytest.mark.parametrize("labels", [LABELS[:, None], LABELS + 0.5])
@@ -350,6 +389,17 @@ def test_batches_are_of_the_models_dtype(backend: Backend) -> None:
     model, split = MLP((48, 3), seed=1), Batches.of(backend, IMAGES, LABELS, "float32", MEAN)
     with pytest.raises(ValueError, match=r"batches should be float64, .*; got float32"):
         fit(model, CrossEntropy(), SGD(model), split, split, batch_size=8, epochs=1, seed=0)
+
+
+def test_a_split_that_has_what_is_no_number_is_named() -> None:
+    model = MLP((48, 3), seed=1, backend="numpy")
+    good = Batches.of(model.backend, IMAGES / 255, LABELS, "float64")
+    images = IMAGES / 255
+    images[7] = np.nan
+    bad = Batches.of(model.backend, images, LABELS, "float64")
+    loss = CrossEntropy(backend="numpy")
+    with pytest.raises(TrainingDiverged, match="loss over the validation split became nan after"):
+        fit(model, loss, SGD(model), good, bad, batch_size=8, epochs=1, seed=0)
 
 
 def test_numbers_that_are_none_from_the_start_are_not_the_learning_rates_fault() -> None:

@@ -56,7 +56,8 @@ class CompiledStep:
         self.blas = ThreadpoolController().select(user_api="blas")
         self.workers = min(processors(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         mean = np.empty(0, dtype) if plan.mean is None else np.ravel(plan.mean)
-        images = np.ascontiguousarray(plan.images).reshape(len(plan.images), -1)
+        images = np.ascontiguousarray(plan.images, None if plan.mean is not None else dtype)
+        images = images.reshape(len(images), -1)
         self.data = (images, plan.labels, mean)
         parts, x = [], aligned.empty((n, blocks[0].w.shape[0]), dtype)
         for block in blocks:

@@ -12,7 +12,7 @@ from . import aligned
 from .base import Array, Backend, EagerStep, Step
 from .blas import product
 from .plan import Plan, Program
-from .threads import processors
+from .threads import processors, use_threads
 
 
 class NumpyBackend(Backend):
@@ -20,6 +20,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         super().__init__("numpy", numpy)
+        use_threads()
 
     def device_name(self) -> str:
         return processor_name()

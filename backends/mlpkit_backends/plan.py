@@ -107,6 +107,8 @@ class Plan:
         """
         if self.program is None:
             return "a layer, loss or optimizer is of a kind that has no compiled form"
+        if self.dtype not in ("float32", "float64"):
+            return f"{self.dtype} has no compiled form; float32 and float64 have"
         blocks = self.program.blocks
         arrays = [pair for block in blocks for pair in block.arrays()]
         owners = {id(a if a.base is None else a.base) for a, _ in arrays}

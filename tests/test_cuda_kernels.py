@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import inspect
-from typing import Any
+from collections.abc import Iterator
+from itertools import cycle, repeat
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mlpkit_backends import Backend
 from mlpkit_backends.cuda import ELEMENTWISE, CupyBackend
 from mlpkit_backends.plan import OPS
 from tests.cuda_double import build, elementwise_code, source_of_formulas
+from tests.cuda_fakes import gpu
 
 BASE = Backend("numpy", np)
 RNG = np.random.default_rng(8)
@@ -162,7 +164,113 @@ def test_a_score_that_is_no_number_shows_in_the_loss(dtype: str) -> None:
     assert np.isnan(losses).all()
 
 
-def test_every_elementwise_kernel_is_an_override_of_an_op() -> None:
-    code = inspect.getsource(CupyBackend)
-    for name in ELEMENTWISE:
-        assert f'elementwise("{name}"' in code, name
+class Kernel:
+    """An elementwise kernel as CuPy would call it: numbers become what it takes, arrays broadcast,
+    and what comes out is new where it isn't given."""
+
+    called: ClassVar[set[str]] = set()
+
+    def __init__(self, name: str, op: str = "") -> None:
+        self.name, self.op = name, op
+        inputs, outputs, _ = ELEMENTWISE[name]
+        self.kinds = [words.split()[0] for words in f"{inputs}, {outputs}".split(", ")]
+        self.inputs = len(inputs.split(", "))
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.called.add(self.name)
+        arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+        shape = np.broadcast_shapes(*(a.shape for a in arrays))
+        (real,) = {
+            str(a.dtype)
+            for a, kind in zip(arguments, self.kinds, strict=False)
+            if kind == "T" and isinstance(a, np.ndarray)
+        } or {"float64"}
+        made = [np.empty(shape, real)] * (len(arguments) == self.inputs)
+        dtypes = [real if kind == "T" else kind for kind in self.kinds]
+        slots = []
+        for i, (a, dtype) in enumerate(zip((*arguments, *made), dtypes, strict=True)):
+            if isinstance(a, np.ndarray):
+                assert str(a.dtype) == dtype
+                whole = np.array(np.broadcast_to(a, shape), order="C")
+                slots.append(a if i >= self.inputs else whole)
+            else:
+                slots.append(np.dtype(dtype).type(a))
+        run(f"{self.name}{self.op}", real, *slots)
+        return slots[-1]
+
+
+@pytest.fixture
+def cupys(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
+    """The backend's ops over NumPy's arrays, its kernels built for a CPU."""
+    monkeypatch.setattr("mlpkit_backends.cuda.elementwise", Kernel)
+    monkeypatch.setattr(Kernel, "called", set())
+    backend = gpu()
+    backend.xp = np
+    return backend
+
+
+W, DW, M, V = (RNG.random((7, 5)) for _ in range(4))
+IN_ONE_PASS: dict[str, tuple[Any, ...]] = {
+    **{op: (W - 0.5, *SETTINGS.get(op, ())) for op in OPS[1:] if op not in ("relu", "tanh")},
+    **{f"{op}_backward": (DW, W - 0.5, *SETTINGS.get(op, ())) for op in OPS[1:]},
+    "normalise": (RNG.integers(0, 256, (7, 5), np.uint8), M[0]),
+    "keep_mask": ((7, 5), 0.6, (1234, 7, 3)),
+    "dropout": (W, M < 0.5, 0.7),
+    "sgd_update": (W, DW, 0.1),
+    "sgdm_update": (W, DW, M, 0.1, 0.9),
+    "rmsprop_update": (W, DW, V, 0.1, 0.99, 1e-8),
+    "adam_update": (W, DW, M, V, 0.1, 0.9, 0.999, 1e-8, 3),
+}
+
+
+def both(cupys: Backend, op: str, given: tuple[Any, ...]) -> list[list[Any]]:
+    """What the op returns and leaves in its arrays, on the backend and on the base."""
+    found = []
+    for backend in (cupys, BASE):
+        arguments = [a.copy() if isinstance(a, np.ndarray) else a for a in given]
+        result = getattr(backend, op)(*arguments)
+        found.append([a for a in (result, *arguments) if isinstance(a, np.ndarray)])
+    return found
+
+
+def cast(arguments: tuple[Any, ...], dtypes: Iterator[str]) -> tuple[Any, ...]:
+    """Those that are float64 arrays in the next of the dtypes each."""
+    return tuple(
+        a.astype(next(dtypes)) if isinstance(a, np.ndarray) and a.dtype == "float64" else a
+        for a in arguments
+    )
+
+
+@pytest.mark.parametrize("op", IN_ONE_PASS)
+def test_an_op_gives_its_kernel_what_it_takes(cupys: CupyBackend, op: str, dtype: str) -> None:
+    got, expected = both(cupys, op, cast(IN_ONE_PASS[op], repeat(dtype)))
+    assert len(Kernel.called) == 1
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, TOLERANCE[dtype], TOLERANCE[dtype])
+
+
+def test_every_kernel_is_an_ops(cupys: CupyBackend) -> None:
+    for op, arguments in IN_ONE_PASS.items():
+        both(cupys, op, arguments)
+    assert Kernel.called == ELEMENTWISE.keys()
+
+
+OF_TWO = [op for op in IN_ONE_PASS if op.endswith(("backward", "update"))]
+
+
+@pytest.mark.parametrize(
+    ("op", "dtypes"),
+    [
+        *((op, ["float16"]) for op in IN_ONE_PASS if op != "keep_mask"),
+        *((op, ["float32", "float64"]) for op in OF_TWO),
+    ],
+)
+def test_other_dtypes_have_the_bases_results(
+    cupys: CupyBackend, op: str, dtypes: list[str]
+) -> None:
+    got, expected = both(cupys, op, cast(IN_ONE_PASS[op], cycle(dtypes)))
+    assert Kernel.called <= {"activate"}  # sigmoid's, within the base's passes
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, 1e-15)
+        assert a.dtype == b.dtype

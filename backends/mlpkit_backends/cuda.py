@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,24 @@ from .cuda_errors import explain, from_cuda, gib, one_line, out_of_memory
 from .cuda_find import capability, cuda_version, import_cupy, wheels
 from .errors import DeviceError
 from .plan import Plan
+
+
+def one_pass(*places: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An op as a kernel where the arguments at these places are all float32 or all float64: what
+    kernels are for. Any other arrays go through the base's passes, which have NumPy's results."""
+
+    def decorate(op: Callable[..., Any]) -> Callable[..., Any]:
+        in_passes = getattr(Backend, op.__name__)
+
+        @wraps(op)
+        def chosen(self: CupyBackend, *arguments: Any) -> Any:
+            dtypes = {str(getattr(arguments[i], "dtype", None)) for i in places}
+            fits = dtypes in ({"float32"}, {"float64"})
+            return (op if fits else in_passes)(self, *arguments)
+
+        return chosen
+
+    return decorate
 
 
 class CupyBackend(Backend):
@@ -76,6 +94,7 @@ class CupyBackend(Backend):
 
     # Ops in one pass: `elementwise` holds the kernels, which call formulas.h.
 
+    @one_pass(1)
     def normalise(self, images: Array, mean: Array) -> Array:
         return elementwise("normalise")(images, mean)
 
@@ -84,33 +103,43 @@ class CupyBackend(Backend):
         y += b
         return y
 
+    @one_pass(0)
     def leaky_relu(self, x: Array, alpha: float) -> Array:
         return self._activate("LEAKY_RELU", x, alpha)
 
+    @one_pass(0, 1)
     def leaky_relu_backward(self, dy: Array, x: Array, alpha: float) -> Array:
         return self._activate_backward("LEAKY_RELU", dy, x, alpha)
 
+    @one_pass(0, 1)
     def relu_backward(self, dy: Array, x: Array) -> Array:
         return self._activate_backward("RELU", dy, x)
 
+    @one_pass(0)
     def elu(self, x: Array, alpha: float) -> Array:
         return self._activate("ELU", x, alpha)
 
+    @one_pass(0, 1)
     def elu_backward(self, dy: Array, x: Array, alpha: float) -> Array:
         return self._activate_backward("ELU", dy, x, alpha)
 
+    @one_pass(0)
     def selu(self, x: Array, alpha: float, scale: float) -> Array:
         return self._activate("SELU", x, alpha, scale)
 
+    @one_pass(0, 1)
     def selu_backward(self, dy: Array, x: Array, alpha: float, scale: float) -> Array:
         return self._activate_backward("SELU", dy, x, alpha, scale)
 
+    @one_pass(0)
     def sigmoid(self, x: Array) -> Array:
         return self._activate("SIGMOID", x)
 
+    @one_pass(0, 1)
     def sigmoid_backward(self, dy: Array, x: Array) -> Array:
         return self._activate_backward("SIGMOID", dy, x)
 
+    @one_pass(0, 1)
     def tanh_backward(self, dy: Array, x: Array) -> Array:
         return self._activate_backward("TANH", dy, x)
 
@@ -128,12 +157,15 @@ class CupyBackend(Backend):
         mask = self.xp.empty(shape, dtype=bool)
         return elementwise("keeps")(keep_prob, *map(np.uint64, key), mask)
 
+    @one_pass(0)
     def dropout(self, x: Array, mask: Array, keep_prob: float) -> Array:
         return elementwise("drop")(mask, x, keep_prob)
 
+    @one_pass(0)
     def softmax_cross_entropy(self, scores: Array, labels: Array) -> Array:
         return self._rows("row_losses", scores, labels, scores.shape[:1])
 
+    @one_pass(0)
     def softmax_cross_entropy_backward(self, scores: Array, labels: Array) -> Array:
         return self._rows("row_gradients", scores, labels, scores.shape)
 
@@ -150,17 +182,21 @@ class CupyBackend(Backend):
             kernel(str(scores.dtype), name)((blocks,), (THREADS,), arguments)
         return result
 
+    @one_pass(0, 1)
     def sgd_update(self, w: Array, dw: Array, lr: float) -> None:
         elementwise("sgd_update")(dw, lr, w)
 
+    @one_pass(0, 1, 2)
     def sgdm_update(self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float) -> None:
         elementwise("sgdm_update")(dw, lr, momentum, w, velocity)
 
+    @one_pass(0, 1, 2)
     def rmsprop_update(
         self, w: Array, dw: Array, cache: Array, lr: float, decay: float, eps: float
     ) -> None:
         elementwise("rmsprop_update")(dw, lr, decay, 1.0 - decay, eps, w, cache)
 
+    @one_pass(0, 1, 2, 3)
     def adam_update(
         self,
         w: Array,

@@ -23,7 +23,7 @@ from .files import atomic
 from .recipes import network_title
 from .run_files import check_place, read_config, read_history, thinning
 
-History = list[dict[str, float]]
+Rows = list[dict[str, float]]  # read_history's
 
 
 def plot_runs(folders: Sequence[Path], out: Path) -> None:
@@ -53,7 +53,7 @@ def title_of(folder: Path) -> str:
 OPTIMIZER_NAMES = {"sgd": "SGD", "sgdm": "SGDM", "rmsprop": "RMSProp", "adam": "Adam"}
 
 
-def curve_figure(history: History, title: str, upright: bool = False) -> Figure:
+def curve_figure(history: Rows, title: str, upright: bool = False) -> Figure:
     """Training loss by iteration, thinned, and training and validation accuracy by epoch, side by
     side or, upright, one above the other."""
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -70,7 +70,7 @@ def curve_figure(history: History, title: str, upright: bool = False) -> Figure:
     return figure
 
 
-def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
+def comparison_figure(runs: Sequence[tuple[str, Rows]]) -> Figure:
     """Training loss, training accuracy and validation accuracy of several runs, one above the
     other."""
     figure = Figure(figsize=(8, 11), layout="constrained")
@@ -89,7 +89,7 @@ def comparison_figure(runs: Sequence[tuple[str, History]]) -> Figure:
     return figure
 
 
-def loss_points(history: History) -> list[tuple[float, float]]:
+def loss_points(history: Rows) -> list[tuple[float, float]]:
     """Iteration and loss of the first and of every so many iterations after it."""
     thin = thinning(int(history[-1]["iteration"]))
     return [
@@ -99,12 +99,12 @@ def loss_points(history: History) -> list[tuple[float, float]]:
     ]
 
 
-def accuracy_points(history: History, column: str) -> list[tuple[float, float]]:
+def accuracy_points(history: Rows, column: str) -> list[tuple[float, float]]:
     """Epoch and accuracy of every finished epoch."""
     return [(row["epoch"], row[column]) for row in history if column in row]
 
 
-def plot_loss(axes: Axes, history: History, label: str | None = None) -> None:
+def plot_loss(axes: Axes, history: Rows, label: str | None = None) -> None:
     """The loss by iteration, thinned."""
     points = loss_points(history)
     marker = "o" if len(points) == 1 else None  # a line of one point would not show
@@ -117,7 +117,7 @@ FEW = 5
 NESTED_MARKERS = (("o", 12), ("s", 8), ("^", 6), ("D", 3))
 
 
-def plot_accuracy(axes: Axes, history: History, column: str, label: str) -> None:
+def plot_accuracy(axes: Axes, history: Rows, column: str, label: str) -> None:
     """An accuracy by epoch, with markers."""
     points = accuracy_points(history, column)
     nested = NESTED_MARKERS[len(axes.lines) % len(NESTED_MARKERS)]

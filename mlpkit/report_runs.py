@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .plotting import OPTIMIZER_NAMES, History, accuracy_points, loss_points, title_of
+from .plotting import OPTIMIZER_NAMES, Rows, accuracy_points, loss_points, title_of
 from .recipes import RECIPES, network_title
 from .run_files import RunError, check_types, read_config, read_history, read_json
 from .svhn import FILES
@@ -52,7 +52,7 @@ class ReportRun:
     folder: Path
     recipe: str
     config: dict[str, Any]
-    history: History
+    history: Rows
     test_accuracy: float
 
     def curves(self) -> dict[str, Points]:

@@ -24,6 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpkit_backends.threads import processors
+
+from .datasets import TEST_FILE, TRAIN_FILE
 from .scratch import scratch
 
 Bytes = NDArray[np.uint8]
@@ -91,7 +94,7 @@ def make(
 
     Raises ValueError for a size or number of workers below 1 and for a negative seed.
     """
-    workers = _processors() if workers is None else workers
+    workers = min(8, processors()) if workers is None else workers
     for name, value, least in (
         ("train_size", train_size, 1),
         ("test_size", test_size, 1),
@@ -100,14 +103,14 @@ def make(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}; give a larger number.")
-    files = [folder / "train_32x32.mat", folder / "test_32x32.mat"]
+    files = [folder / TRAIN_FILE, folder / TEST_FILE]
     with scratch(folder) as place:
         if keep and all(file.is_file() for file in files):
             return  # another process's work, for which this one waited
         done = 0
         for name, counts, size, first in (
-            ("train_32x32.mat", TRAIN_COUNTS, train_size, 0),
-            ("test_32x32.mat", TEST_COUNTS, test_size, TEST_FIRST),
+            (TRAIN_FILE, TRAIN_COUNTS, train_size, 0),
+            (TEST_FILE, TEST_COUNTS, test_size, TEST_FIRST),
         ):
             digits = np.repeat(np.arange(10, dtype=np.uint8), class_counts(counts, size))
             np.random.default_rng([seed, first]).shuffle(digits)
@@ -146,12 +149,6 @@ def render(digits: Bytes, seed: int, first: int = 0) -> Bytes:
         stream = np.random.SeedSequence(seed, spawn_key=(block,))
         images[i] = _draw(shown[i], np.random.default_rng(stream))
     return images.reshape(-1, SIDE, SIDE, 3)[before : before + len(digits)]
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(8, len(os.sched_getaffinity(0)))
-    return min(8, os.cpu_count() or 1)
 
 
 def _fill(

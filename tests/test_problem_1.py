@@ -37,13 +37,23 @@ SECTIONS = {  # points, and the number of errors printed
     "Four optimizers": (4, 0),
     "Activations": (3, 6),
 }
-TOLERANCES = {  # the contract's, for the sections of one tolerance
+# The contract's, of a section or of each of its errors; how far dropout's means may be apart hangs
+# on the numbers drawn.
+TOLERANCES: dict[str, float | dict[str, float]] = {
     "FC forward": 1e-8,
     "FC backward": 1e-7,
     "Leaky ReLU forward": 1e-7,
     "Leaky ReLU backward": 1e-10,
     "Dropout backward": 1e-10,
     "FC + leaky ReLU": 1e-7,
+    "Softmax + cross entropy": {"loss less log 6": 1e-3, "dx": 1e-7, "softmax of 1e4": 1e-12},
+    "Small network": {
+        **{f"fc_{n} std": 0.1 * 0.02 for n in (1, 2)},
+        **{f"fc_{n} bias": 0.0 for n in (1, 2)},
+        **{f"dfc_{n}_{part}": 1e-6 for n in (1, 2) for part in "wb"},
+        "scores, sum of differences": 1e-6,
+        "loss": 1e-10,
+    },
     "Dropout network": 4e-3,
     "SGDM": 1e-7,
     "RMSProp": 1e-7,
@@ -105,7 +115,9 @@ def test_errors_are_within_the_contracts_tolerances(cells: list[Any]) -> None:
             errors = CHECK.findall(printed(cell))
             assert len(errors) == SECTIONS[name][1], name
             for what, error, tolerance in errors:
-                assert float(error) <= TOLERANCES.get(name, float(tolerance)), (name, what)
+                within = TOLERANCES.get(name, float(tolerance))
+                within = within[what] if isinstance(within, dict) else within
+                assert float(error) <= within, (name, what)
 
 
 def test_training_shows_in_plain_lines(cells: list[Any]) -> None:

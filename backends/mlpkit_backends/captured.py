@@ -124,7 +124,7 @@ class CapturedStep:
         fours of them may be read at once."""
         rows = []
         for i, block in enumerate(self.program.blocks):
-            w, m, v = map(self.device.address, state_of(block.w, block.w_state))
+            w, m, v = map(self.device.address, block.with_states()[0])
             dw = self.device.address(self.dw[i]) if self.dw else w
             aligned = all(place % (4 * block.w.itemsize) == 0 for place in (w, dw, m, v))
             rows.append((w, dw, m, v, block.w.size, block.w.size // 4 if aligned else 0))
@@ -209,7 +209,7 @@ class CapturedStep:
         output."""
         block, d, n = self.program.blocks[i], self.d[i], np.int32(self.plan.batch_size)
         width = block.w.shape[1]
-        bias = (*state_of(block.b, block.b_state), np.int32(self.update), self.table[k])
+        bias = (*block.with_states()[1], np.int32(self.update), self.table[k])
         elements = (d, self.z[i], n, np.int32(width), *self.settings(i, k))
         self.device.launch("backward_columns", (-(-width // 32), 32, 8), *elements, *bias)
         if i > 0:
@@ -239,9 +239,3 @@ class CapturedStep:
         keep_prob = block.dropout.keep_prob if block.dropout is not None else 0.0
         op = np.int32(OPS.index(block.op or ""))
         return op, self.real(alpha), self.real(scale), float(keep_prob), self.keys[i], k
-
-
-def state_of(p: Array, state: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-    """A parameter and two arrays of state; itself stands in for one that isn't."""
-    m, v = (*state, p, p)[:2]
-    return p, m, v

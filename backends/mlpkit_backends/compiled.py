@@ -64,7 +64,7 @@ class CompiledStep:
             outputs = (n, block.w.shape[1])
             z, h, d = (aligned.empty(outputs, dtype) for _ in range(3))
             mask = np.empty(outputs, np.bool_)
-            w, b = with_states(block.w, block.w_state), with_states(block.b, block.b_state)
+            w, b = block.with_states()
             parts.append((*w, *map(as_row, b), x, z, h, mask, d))
             x = h
         self.parts = parts  # whose memory the table names
@@ -124,8 +124,3 @@ one_at_a_time = Lock()  # BLAS's number of threads is the whole process's
 def as_row(b: Array) -> Array:
     """A vector (M,) as a matrix of one row, in the same memory."""
     return b.reshape(1, -1)
-
-
-def with_states(parameter: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The parameter and two arrays of state; itself in place of one that isn't."""
-    return (parameter, *state, parameter, parameter)[:3]

@@ -48,6 +48,12 @@ class Block:
         yield from ((a, self.w.shape) for a in (self.w, *self.w_state))
         yield from ((a, width) for a in (self.b, *self.b_state))
 
+    def with_states(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """w and b, each with the two arrays of state that kernels take: itself in place of one that
+        the update doesn't keep."""
+        w, b = (self.w, *self.w_state, self.w, self.w), (self.b, *self.b_state, self.b, self.b)
+        return w[:3], b[:3]
+
     def alpha_and_scale(self) -> tuple[float, float]:
         """The op's settings as kernels take them; scale is 1 for all but selu."""
         alpha, scale = (*self.settings, *(0.0, 1.0)[len(self.settings) :])

@@ -57,7 +57,10 @@ def undropped() -> Iterator[None]:
 
     def send(number: int) -> None:
         again.add(number)
-        signal.raise_signal(number)
+        if hasattr(signal, "pthread_kill"):  # to the main thread, which may be waiting
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+        else:
+            signal.raise_signal(number)
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
         if not isinstance(dropped.exc_value, Stopped):

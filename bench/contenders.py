@@ -159,6 +159,7 @@ GPU_CONTENDERS: dict[str, Callable[..., Run]] = {
 }
 # What compiles for minutes, measured last.
 SLOW_GPU_CONTENDERS: dict[str, Callable[..., Run]] = {
+    "PyTorch reduce-overhead": torch_with(compiled=True, device="cuda", mode="reduce-overhead"),
     "PyTorch max-autotune": torch_with(compiled=True, device="cuda", mode="max-autotune"),
 }
 LACKING = {("scikit-learn", "rmsprop")}  # what a contender has no such optimizer for

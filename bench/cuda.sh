@@ -1,7 +1,8 @@
 #!/bin/sh
 # Everything that a GPU has to show, within ten minutes, with what is installed: `make cuda`. A part
 # that fails or takes too long leaves what it found, and the next goes on; the end says which ran.
-# Exit status 0 where all did, 2 where there is nothing to run them on. PYTHON names the interpreter.
+# Exit status 0 where all did, 2 where there is nothing to run them on. PYTHON names the interpreter;
+# arguments, as `--out FOLDER` for the figures, go to gpu.py.
 cd "$(dirname "$0")/.." || exit 2
 PYTHON=${PYTHON:-$(command -v python3 || command -v python)}
 if ! command -v "$PYTHON" >/dev/null; then
@@ -19,9 +20,11 @@ if ! mkdir -p "$cache" 2>/dev/null || ! test -w "$cache"; then
 fi
 if ! command -v timeout >/dev/null; then
     echo "there is no timeout command: each part takes as long as it likes"
-    timeout() { shift 3 && "$@"; } # -k 5 LIMIT
+    timeout() { shift 5 && "$@"; } # -k 5 -s SIGNAL LIMIT
 fi
+begun=$(date +%s)
 failed=0
+signal=TERM # what a part is sent at its limit
 summary=
 
 part() { # seconds, title, command...
@@ -29,7 +32,7 @@ part() { # seconds, title, command...
     shift 2
     echo "== $title"
     started=$(date +%s)
-    timeout -k 5 "$limit" "$@"
+    timeout -k 5 -s "$signal" "$limit" "$@"
     status=$?
     took="$(($(date +%s) - started)) s"
     case $status in
@@ -54,17 +57,21 @@ cuda() { # seconds, part, arguments...
 cuda 40 device "$@"
 test "$status" = 2 && echo "== no other part was run: none can without a device" && exit 2
 cuda 80 parity "$@"
-cuda 80 checks "$@"
+cuda 60 checks "$@"
 cuda 20 ceilings "$@"
-cuda 80 rates --seconds 0.5 --rounds 5 "$@"
-cuda 130 peers --seconds 0.4 --rounds 3 "$@"
+cuda 80 rates --seconds 0.4 --rounds 5 "$@"
+cuda 120 peers --seconds 0.25 --rounds 3 "$@"
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
-    part 75 "tests" "$PYTHON" -m pytest -v -p no:cacheprovider -k cupy \
-        --continue-on-collection-errors # a module may need what isn't installed
+    signal=INT # pytest then says how the failed ones failed
+    # A module may need what isn't installed; and of the plugins that are, none is needed.
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 part 80 "tests" "$PYTHON" -m pytest -p no:cacheprovider \
+        -k cupy --ignore tests/torture --tb short --continue-on-collection-errors
+    signal=TERM
 else
     summary="$summary
 tests: not run: pytest is not installed"
 fi
-cuda 80 slow-peers --seconds 0.4 --rounds 3 "$@"
+# What compiles for minutes has all that is left of ten.
+cuda $((begun + 580 - $(date +%s))) slow-peers --seconds 0.25 --rounds 3 "$@"
 echo "== which parts ran$summary"
 exit $failed

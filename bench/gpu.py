@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
 from bench.contenders import GPU_CONTENDERS, SLOW_GPU_CONTENDERS
 from bench.gpu_parity import checks, parity
@@ -33,6 +35,8 @@ from mlpkit.run_files import write_json
 from mlpkit_backends import Backend, BackendUnavailable, DeviceError, load
 
 RESULTS = Path(__file__).parent / "results"
+STEPS = 256  # handed over at a time: training waits for the device as rarely
+APART = 1e-4  # how far the first losses of two contenders may be from each other, relatively
 Findings = Iterator[tuple[Any, ...]]  # a name, what was found, and for errors how large it may be
 
 
@@ -58,13 +62,22 @@ def median_seconds(backend: Backend, work: Callable[[], Any], repeats: int = 50)
 
 def ceilings(backend: Backend, given: argparse.Namespace) -> Findings:
     """The card's own: a copy, the workloads' products, an empty node of a graph."""
-    xp = backend.xp
+    xp, rng = backend.xp, np.random.default_rng(0)
     a, b = (backend.zeros((given.elements,), "float32") for _ in range(2))
     seconds = median_seconds(backend, lambda: xp.copyto(b, a), 10)
     yield "device copy, TB/s", 2 * a.nbytes / seconds / 1e12
     for m, k, n in ((64, 3072, 3072), (3072, 64, 3072)):
-        x, w, z = (backend.zeros(shape, "float32") for shape in ((m, k), (k, n), (m, n)))
-        seconds = median_seconds(backend, lambda x=x, w=w, z=z: xp.matmul(x, w, out=z))
+        # Numbers, as a card multiplies zeros faster, and more of them than its cache holds.
+        products = [
+            [backend.asarray(rng.random(shape, "float32")) for shape in ((m, k), (k, n), (m, n))]
+            for _ in range(4)
+        ]
+
+        def multiply(products: list[Any] = products) -> None:
+            for x, w, z in products:
+                xp.matmul(x, w, out=z)
+
+        seconds = median_seconds(backend, multiply) / len(products)
         yield f"sgemm ({m}, {k}) by ({k}, {n}), TFLOP/s", 2 * m * k * n / seconds / 1e12
     if hasattr(xp, "cuda"):
         nodes, stream = 1000, xp.cuda.Stream(non_blocking=True)
@@ -91,12 +104,13 @@ def rates(backend: Backend, given: argparse.Namespace) -> Findings:
     for workload, optimizer in cases():
         size = benchmark.WORKLOADS[workload]
         case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
-        turns = Turns(size)
+        turns = Turns(size, STEPS)
         turns.add("whole steps", lambda case=case: benchmark.CaseRun(case, data))
         turns.add("op by op", lambda case=case: benchmark.CaseRun(case, data, eager=True))
         turns.go(given.rounds, given.seconds)
         how = {"steps": turns.how("whole steps")}
         yield f"{workload} {optimizer}", how | turns.row()
+        yield from apart(f"{workload} {optimizer}", turns, "whole steps")
 
 
 def peers(backend: Backend, given: argparse.Namespace) -> Findings:
@@ -117,7 +131,7 @@ def beside(backend: Backend, given: argparse.Namespace, contenders: dict[str, An
         case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
         model = build_network(workload, 0.0, 0, "float32", backend)
         weights = [backend.to_numpy(p).copy() for _, p in model.parameters()]
-        turns = Turns(size)
+        turns = Turns(size, STEPS)
         turns.add("mlpkit", lambda case=case: benchmark.CaseRun(case, data))
         for name, make in contenders.items():
             turns.add(
@@ -126,6 +140,13 @@ def beside(backend: Backend, given: argparse.Namespace, contenders: dict[str, An
             )
         turns.go(given.rounds, given.seconds)
         yield f"{workload} {optimizer}", turns.row("mlpkit")
+        yield from apart(f"{workload} {optimizer}", turns, "mlpkit")
+
+
+def apart(case: str, turns: Turns, ours: str) -> Findings:
+    """How far everyone's first losses are from ours."""
+    for name, error in turns.apart(ours).items():
+        yield f"{case}: first losses of {name} beside {ours}", error, APART
 
 
 PARTS: dict[str, Callable[[Backend, argparse.Namespace], Findings]] = {

@@ -9,7 +9,19 @@ import numpy as np
 
 from mlpkit.evaluation import Batches
 from mlpkit.gradcheck import check_gradients, rel_error
+from mlpkit.layers import (
+    ELU,
+    SELU,
+    Flatten,
+    FullyConnected,
+    Layer,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 from mlpkit.losses import CrossEntropy
+from mlpkit.model import Module, Sequential
 from mlpkit.networks import MLP
 from mlpkit.optimizers import SGD, SGDM, Adam, RMSProp
 from mlpkit.planning import make_plan
@@ -42,12 +54,13 @@ def bits(a: Any, b: Any) -> float:
 
 
 def parity(backend: Backend) -> Iterator[Finding]:
-    """Weights, order and masks in bits; outputs, gradients, losses and runs."""
+    """Weights, order and masks in bits; outputs, gradients, losses and runs; whole steps."""
     host = Backend("numpy", np)
     yield from same_bits(backend, host)
     yield from same_gradients(backend, host)
     for optimizer in OPTIMIZERS:
         yield from same_training(backend, host, optimizer)
+    yield from same_steps(backend)
 
 
 def same_bits(backend: Backend, host: Backend) -> Iterator[Finding]:
@@ -93,16 +106,13 @@ def same_gradients(backend: Backend, host: Backend) -> Iterator[Finding]:
 
 
 def same_training(backend: Backend, host: Backend, optimizer: str) -> Iterator[Finding]:
-    """Losses beside NumPy's, whole steps beside op by op, and a run beside the same run."""
-    one, two = (losses_of(b, optimizer, "float64", 100)[0] for b in (backend, host))
+    """Losses beside NumPy's, and a run beside the same run."""
+    one, two = (train(b, optimizer, "float64", 100)[0] for b in (backend, host))
     yield f"{optimizer}: float64 losses of 100 steps", worst(one, two), 1e-10
-    one, two = (losses_of(b, optimizer, "float32", 60)[0][:50] for b in (backend, host))
+    one, two = (train(b, optimizer, "float32", 60)[0][:50] for b in (backend, host))
     yield f"{optimizer}: float32 losses of 50 steps", worst(one, two), 1e-4
-    first, again = (losses_of(backend, optimizer, "float32", 60) for _ in range(2))
-    differing = bits(first[0], again[0]) + sum(map(bits, first[1], again[1]))
-    yield f"{optimizer}: two float32 runs, bits that differ", differing, 0
-    whole, eager = (losses_of(backend, optimizer, "float64", 20, e)[0] for e in (False, True))
-    yield f"{optimizer}: float64 whole steps against op by op", worst(whole, eager), 1e-10
+    first, again = (train(backend, optimizer, "float32", 60) for _ in range(2))
+    yield f"{optimizer}: two float32 runs, bits that differ", sum(map(bits, first, again)), 0
 
 
 def worst(a: Any, b: Any) -> float:
@@ -110,26 +120,91 @@ def worst(a: Any, b: Any) -> float:
     return float(np.max(np.abs(a - b) / np.abs(b)))
 
 
-def losses_of(
-    backend: Backend, optimizer: str, dtype: str, steps: int, eager: bool = False
-) -> tuple[Any, list[Any]]:
-    """The losses and parameters of so many steps with dropout, on random images. eager: op by op,
-    of an epoch at most."""
+def random_images(classes: int = 10) -> tuple[Any, Any, Any]:
+    """Small images uint8, their labels and their mean."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
-    labels, mean = rng.integers(0, 10, IMAGES), images.mean(axis=0) / 255
+    return images, rng.integers(0, classes, IMAGES), images.mean(axis=0) / 255
+
+
+def train(backend: Backend, optimizer: str, dtype: str, steps: int) -> list[Any]:
+    """The losses and then the parameters of so many steps with dropout, on random images."""
+    images, labels, mean = random_images()
     model = MLP((192, 100, 64, 10), keep_prob=0.8, seed=1, dtype=dtype, backend=backend)
     split = Batches.of(backend, images, labels, dtype, mean)
     rule, loss = OPTIMIZERS[optimizer](model), CrossEntropy(backend=backend)
-    epoch = IMAGES // BATCH
-    if eager:
-        step = EagerStep(backend, make_plan(model, loss, rule, split, BATCH))
-        order = epoch_order(IMAGES, 1, 1).reshape(epoch, BATCH)[:steps]
-        losses = backend.to_numpy(step(backend.asarray(order)))
-    else:
-        settings = {"batch_size": BATCH, "epochs": steps // epoch, "seed": 1}
-        losses = np.array(fit(model, loss, rule, split, split, **settings).losses)
-    return losses, [backend.to_numpy(p) for _, p in model.parameters()]
+    settings = {"batch_size": BATCH, "epochs": steps // (IMAGES // BATCH), "seed": 1}
+    losses = np.array(fit(model, loss, rule, split, split, **settings).losses)
+    return [losses, *(backend.to_numpy(p) for _, p in model.parameters())]
+
+
+def activated(layer: type[Layer], dtype: str, backend: Backend) -> Module:
+    """A network with such a layer between its products and last."""
+    settings: dict[str, Any] = {"dtype": dtype, "backend": backend}
+    return Module(
+        Sequential(
+            Flatten(backend=backend),
+            FullyConnected(192, 36, 0.1, "a", seed=1, **settings),
+            layer(name="f", backend=backend),
+            FullyConnected(36, 10, 0.3, "b", seed=2, **settings),
+            layer(name="g", backend=backend),
+        )
+    )
+
+
+def same_steps(backend: Backend) -> Iterator[Finding]:
+    """Whole steps beside the same op by op, over every kernel that a step may need: the losses and
+    the parameters."""
+    op_by_op = 0
+    for dtype, limit in (("float64", 1e-10), ("float32", 1e-4)):
+
+        def mlp(*widths: int, dtype: str = dtype) -> Module:
+            return MLP(widths, keep_prob=0.8, seed=1, dtype=dtype, backend=backend)
+
+        cases: dict[str, tuple[Callable[[], Module], dict[str, Any]]] = {
+            layer.__name__: (lambda layer=layer, dtype=dtype: activated(layer, dtype, backend), {})
+            for layer in (LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh)
+        }
+        cases |= {rule: (lambda: mlp(192, 100, 64, 10), {"optimizer": rule}) for rule in OPTIMIZERS}
+        cases |= {
+            "images that are numbers": (lambda: mlp(192, 100, 10), {"floats": True}),
+            "widths that fill nothing": (lambda: mlp(192, 7, 5, 10), {"optimizer": "adam"}),
+            "40 classes": (lambda: mlp(192, 33, 40), {"classes": 40}),
+            "batches of 1": (lambda: mlp(192, 33, 10), {"batch": 1}),
+            "batches of 70": (lambda: mlp(192, 33, 10), {"batch": 70}),
+        }
+        for what, (make, given) in cases.items():
+            error, how = whole_beside_eager(backend, make, dtype, **given)
+            op_by_op += how.startswith("op by op")
+            yield f"{dtype}, {what}: steps {how} against op by op", error, limit
+    yield "whole steps that ran op by op", op_by_op, 0
+
+
+def whole_beside_eager(
+    backend: Backend,
+    make: Callable[[], Module],
+    dtype: str,
+    optimizer: str = "sgdm",
+    floats: bool = False,
+    classes: int = 10,
+    batch: int = BATCH,
+    steps: int = 9,
+) -> tuple[float, str]:
+    """How far the losses and parameters after so many whole steps are from those op by op, and how
+    the whole ones ran. make: the network, anew; floats: the images as numbers, not uint8."""
+    images, labels, mean = random_images(classes)
+    given = (images / 255 - mean, labels, dtype) if floats else (images, labels, dtype, mean)
+    order = backend.asarray(epoch_order(IMAGES, 1, 1)[: steps * batch].reshape(steps, batch))
+    found = []
+    for eager in (False, True):
+        model, loss = make(), CrossEntropy(backend=backend)
+        split = Batches.of(backend, *given)
+        plan = make_plan(model, loss, OPTIMIZERS[optimizer](model), split, batch)
+        step = EagerStep(backend, plan) if eager else backend.compile(plan)
+        arrays = [step(order), *(p for _, p in model.parameters())]
+        found.append((step.how, [backend.to_numpy(a) for a in arrays]))
+    (how, whole), (_, op_by_op) = found
+    return max(map(relative, whole, op_by_op)), how
 
 
 def checks(backend: Backend) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from bench.workload import Run
 from mlpkit import benchmark
 
@@ -25,18 +27,20 @@ def figures(rates: Sequence[float], ours: Sequence[float] = ()) -> dict[str, Any
 
 
 class Turns:
-    """Contenders in this process. One that fails is left out from then on, with what it said."""
+    """Contenders in this process, which are handed so many steps at a time. One that fails is left
+    out from then on, with what it said."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int, steps: int = benchmark.CHUNK) -> None:
+        self.batch_size, self.steps = batch_size, steps
         self.runs: dict[str, tuple[Run, Iterator[Any], list[float]]] = {}
+        self.losses: dict[str, Any] = {}  # the first that each had: of the same steps
         self.left_out: dict[str, str] = {}
 
     def add(self, name: str, make: Any) -> None:
         """Make a contender by make(), and let it warm up."""
         try:
-            run, batches = make(), benchmark.orders(self.batch_size)
-            run(next(batches))
+            run, batches = make(), benchmark.orders(self.batch_size, self.steps)
+            self.losses[name] = np.asarray(run(next(batches)))
         except Exception as error:  # whatever it is, the others go on
             self.leave_out(name, error)
         else:
@@ -66,3 +70,13 @@ class Turns:
         base = self.runs[ours][2] if ours in self.runs else ()
         found = {name: figures(rates, base) for name, (_, _, rates) in self.runs.items()}
         return found | {name: {"left_out": why} for name, why in self.left_out.items()}
+
+    def apart(self, ours: str) -> dict[str, float]:
+        """How far each one's first CHUNK losses are from those of the contender `ours`, relative to
+        them, at most: nobody wins by computing something else. Later ones differ by rounding."""
+        base = self.losses[ours][: benchmark.CHUNK] if ours in self.losses else np.nan
+        return {
+            name: float(np.max(np.abs(losses[: benchmark.CHUNK] - base) / np.abs(base)))
+            for name, losses in self.losses.items()
+            if name != ours
+        }

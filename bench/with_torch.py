@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -34,8 +35,9 @@ def torch_with(
 
         images, labels, mean = torch_data(torch, data, device)
         network = torch_network(torch, weights).to(device)
-        capturable = compiled and device == "cuda"
-        rule = torch_optimizer(torch, list(network.parameters()), optimizer, capturable)
+        # The compiler leaves PyTorch's fused optimizers alone, and fuses the others itself.
+        fused = None if compiled else True
+        rule = torch_optimizer(torch, list(network.parameters()), optimizer, fused)
 
         def loss_of(x: Array, y: Array) -> Array:
             return cross_entropy(network(x / 255 - mean), y)
@@ -74,7 +76,7 @@ def torch_graph(steps: int, device: str = "cuda") -> Callable[[Weights, str, int
         images, labels, mean = torch_data(torch, data, device)
         network = torch_network(torch, weights).to(device)
         params = list(network.parameters())
-        rule = torch_optimizer(torch, params, optimizer, capturable=device == "cuda")
+        rule = torch_optimizer(torch, params, optimizer, fused=True, capturable=device == "cuda")
         indices = torch.zeros((steps, batch_size), dtype=torch.int64, device=device)
         losses = torch.zeros(steps, device=device)
 
@@ -92,9 +94,8 @@ def torch_graph(steps: int, device: str = "cuda") -> Callable[[Weights, str, int
         with torch.no_grad():
             for p, w in zip(params, torch_network(torch, weights).parameters(), strict=True):
                 p.copy_(w)
-            past = [s for state in rule.state.values() for s in state.values()]
-            for s in (*past, *getattr(rule, "cache", ())):
-                if torch.is_tensor(s):
+            for state in rule.state.values():
+                for s in filter(torch.is_tensor, state.values()):
                     s.zero_()
 
         def run(order: Array) -> Array:
@@ -127,7 +128,8 @@ def captured(torch: Any, work: Callable[[], None]) -> Callable[[], None]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    gc.collect()  # what is freed later would end the recording, as would other threads of JAX's
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
     return lambda: graph.replay()
 
@@ -151,29 +153,34 @@ def torch_network(torch: Any, weights: Weights) -> Any:
     return torch.nn.Sequential(*layers[:-1])
 
 
-def torch_optimizer(torch: Any, params: list[Any], optimizer: str, capturable: bool = False) -> Any:
-    """PyTorch's optimizer, fused; RMSProp is written with its foreach functions, because PyTorch's
-    own adds eps outside the root. capturable: for CUDA graphs, where it makes a difference."""
+def torch_optimizer(
+    torch: Any, params: list[Any], optimizer: str, fused: bool | None, capturable: bool = False
+) -> Any:
+    """PyTorch's optimizer; RMSProp is written with foreach functions, because PyTorch's own adds
+    eps outside the root. fused: whether by one kernel, None as PyTorch decides; capturable: for
+    CUDA graphs, where it makes a difference."""
     lr = LEARNING_RATES[optimizer]
     if optimizer == "sgd":
-        return torch.optim.SGD(params, lr, fused=True)
+        return torch.optim.SGD(params, lr, fused=fused)
     if optimizer == "sgdm":
-        return torch.optim.SGD(params, lr, momentum=MOMENTUM, fused=True)
+        return torch.optim.SGD(params, lr, momentum=MOMENTUM, fused=fused)
     if optimizer == "adam":
-        settings = {"betas": (BETA1, BETA2), "eps": EPS, "fused": True, "capturable": capturable}
+        settings = {"betas": (BETA1, BETA2), "eps": EPS, "fused": fused, "capturable": capturable}
         return torch.optim.Adam(params, lr, **settings)
 
     class RMSProp(torch.optim.Optimizer):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__(params, {})
-            self.cache = [torch.zeros_like(p) for p in params]
+            for p in params:  # state, which the compiler knows to stay where it is
+                self.state[p]["cache"] = torch.zeros_like(p)
 
         @torch.no_grad()  # type: ignore[untyped-decorator]
         def step(self) -> None:
             grads = [p.grad for p in params]
-            torch._foreach_mul_(self.cache, DECAY)
-            torch._foreach_addcmul_(self.cache, grads, grads, 1 - DECAY)
-            roots = torch._foreach_add(self.cache, EPS)
+            cache = [self.state[p]["cache"] for p in params]
+            torch._foreach_mul_(cache, DECAY)
+            torch._foreach_addcmul_(cache, grads, grads, 1 - DECAY)
+            roots = torch._foreach_add(cache, EPS)
             torch._foreach_sqrt_(roots)
             torch._foreach_addcdiv_(params, grads, roots, -lr)
 

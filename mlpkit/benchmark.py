@@ -102,22 +102,23 @@ class CaseRun:
         return self.backend.to_numpy(self.step(self.backend.asarray(order)))
 
 
-def orders(batch_size: int, seed: int = 0) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Batches' indices (CHUNK, batch_size), epoch after epoch of permutations, without end."""
-    size, epoch = CHUNK * batch_size, 0
+def orders(
+    batch_size: int, steps: int = CHUNK, seed: int = 0
+) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Batches' indices (steps, batch_size), epoch after epoch of permutations, without end."""
+    size, epoch = steps * batch_size, 0
     while True:
         epoch += 1
         order = epoch_order(IMAGES, seed, epoch)
         for first in range(0, IMAGES - size + 1, size):
-            yield order[first : first + size].reshape(CHUNK, batch_size)
+            yield order[first : first + size].reshape(steps, batch_size)
 
 
 def rate(run: Callable[[Any], Any], batches: Iterator[Any], seconds: float) -> float:
     """Iterations per second over so many seconds; a chunk's losses come to the host at its end."""
     done, started = 0, time.perf_counter()
     while (now := time.perf_counter()) - started < seconds:
-        run(next(batches))
-        done += CHUNK
+        done += len(run(next(batches)))
     return done / (now - started)
 
 

@@ -17,6 +17,7 @@ from bench import gpu, gpu_parity
 from bench.turns import Turns, figures
 from mlpkit import benchmark
 from mlpkit_backends import Backend, load
+from tests.cuda_double import CapturedBackend
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,17 +27,23 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace
     """Short turns on a small training set."""
     monkeypatch.setattr(benchmark, "IMAGES", 2100)
     monkeypatch.setattr(gpu, "cases", lambda: [("fcn", "adam")])
+    monkeypatch.setattr(gpu, "STEPS", 64)
     return argparse.Namespace(seconds=0.01, rounds=2, elements=1 << 12, out=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("name", ["numpy", "numba", "double"])
 def test_parity_of_a_cpu_with_itself(name: str) -> None:
     if name == "numba":
         pytest.importorskip("numba")
-    found = list(gpu_parity.parity(load(name)))
-    assert len(found) > 20
+    found = list(gpu_parity.parity(CapturedBackend() if name == "double" else load(name)))
+    assert len(found) > 50
     for what, error, limit in found:
         assert error <= limit, what
+
+
+def test_steps_that_are_not_whole_are_no_parity() -> None:
+    *_, last = gpu_parity.same_steps(Backend("numpy", np))
+    assert last == ("whole steps that ran op by op", 30, 0)
 
 
 class Off(Backend):
@@ -77,7 +84,9 @@ def test_no_number_is_beyond_every_limit(given: argparse.Namespace) -> None:
 
 
 def test_rates_have_both_ways_and_their_rounds(given: argparse.Namespace) -> None:
-    ((_, row),) = gpu.rates(load("numpy"), given)
+    (_, row), (what, error, limit) = gpu.rates(load("numpy"), given)
+    assert what == "fcn adam: first losses of op by op beside whole steps"
+    assert error <= limit
     assert row["steps"] == "on kept buffers"
     assert len(row["whole steps"]["rounds"]) == len(row["op by op"]["rounds"]) == 2
 
@@ -123,6 +132,20 @@ def test_a_contender_that_fails_is_left_out_and_the_rest_goes_on(
     assert row["ours"]["mlpkit_is_times_as_fast"] == 1
     assert row["fails later"] == {"left_out": "RuntimeError: out of memory"}
     assert row["cannot"] == {"left_out": "ModuleNotFoundError: No module named 'jax'"}
+
+
+def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "IMAGES", 2100)
+
+    def losing(by: float) -> Any:
+        return lambda order: np.where(np.arange(len(order)) < 32, 1 + by, 7 * by)
+
+    turns = Turns(32, 64)
+    for name, by in (("ours", 0.0), ("rounding", 1e-7), ("something else", 0.01)):
+        turns.add(name, lambda by=by: losing(by))
+    turns.add("cannot", lambda: 1 / 0)
+    assert turns.apart("ours") == pytest.approx({"rounding": 1e-7, "something else": 0.01})
+    assert all(np.isnan(error) for error in turns.apart("cannot").values())
 
 
 def test_ratios_are_the_median_of_the_rounds() -> None:
@@ -183,7 +206,7 @@ _MAKERS["cupy"] = lambda: Backend("cupy", numpy)
 benchmark.IMAGES = 2100
 from bench import gpu
 from mlpkit.grading import sections
-gpu.cases = lambda: [("fcn", "sgd")]
+gpu.cases, gpu.STEPS = lambda: [("fcn", "sgd")], 64
 gpu.median_seconds = lambda backend, work, repeats=1: work() is None or 1.0
 sections.SECTIONS = sections.SECTIONS[:3]
 sys.argv = ["gpu.py", *sys.argv[1:]]
@@ -202,7 +225,11 @@ def test_numpy_and_the_tree_are_enough(part: str, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == (part == "parity"), done.stdout + done.stderr
+    if part == "parity":  # the ops alone make no whole steps
+        assert [line for line in done.stdout.splitlines() if "FAILED" in line] == [
+            f"{'whole steps that ran op by op':60} 30 <= 0  FAILED"
+        ]
     if "peers" in part:
         assert "No module named 'torch'" in done.stdout
 

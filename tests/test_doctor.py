@@ -12,7 +12,8 @@ import pytest
 
 import mlpkit_backends
 from mlpkit import cli
-from mlpkit_backends import BackendUnavailable, available, cuda_find, load
+from mlpkit_backends import BackendUnavailable, available, cuda_device, cuda_find, load
+from mlpkit_backends.cublas import CublasError
 from tests.cuda_fakes import CUDARuntimeError, gpu
 
 
@@ -98,7 +99,26 @@ def test_a_cupy_for_another_makers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         load("cupy")
 
 
-def test_what_is_known_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [
+        (None, "as CUDA graphs"),
+        (CublasError("cuBLAS can't be loaded (no such file)"), "op by op (cuBLAS can't be loaded"),
+        (CUDARuntimeError("cudaErrorStreamCaptureUnsupported: no"), "op by op (cudaErrorStreamCap"),
+    ],
+)
+def test_what_is_known_of_a_gpu(
+    error: Exception | None, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Device:
+        def __init__(self, dtype: str) -> None:
+            assert dtype == "float32"
+
+        def try_out(self) -> None:
+            if error is not None:
+                raise error
+
+    monkeypatch.setattr(cuda_device, "CudaDevice", Device)
     monkeypatch.setenv("CUPY_TF32", "1")
     details = gpu().details()
     assert details["device"] == "NVIDIA Test, compute capability 12.0"
@@ -106,7 +126,7 @@ def test_what_is_known_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert details["driver"] == "for CUDA 13.0"
     assert details["CUDA runtime"] == "13.2"
     assert details["TF32"].startswith("on")
-    assert details["training steps"].startswith(("as CUDA graphs", "op by op (cuBLAS can't be"))
+    assert details["training steps"].startswith(how)
 
 
 def test_a_device_that_is_gone_when_it_is_asked_about(

@@ -75,12 +75,14 @@ class CupyBackend(Backend):
     def _how(self) -> str:
         """How training steps run here."""
         from .captured import CapturedStep
-        from .cublas import CublasError, load_cublas
+        from .cuda_device import CudaDevice
 
         try:
-            load_cublas()
-        except CublasError as error:
-            return f"op by op ({error})"
+            CudaDevice("float32").try_out()
+        except Exception as error:
+            if not from_cuda(error):
+                raise
+            return f"op by op ({one_line(error)})"
         return CapturedStep.how
 
     @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,18 @@ def module(dtype: str) -> Any:
 def kernel(dtype: str, name: str) -> Any:
     """One of step.cu's kernels, which CuPy would make anew each time it is asked for."""
     return module(dtype).get_function(name)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collector: a finalizer that frees a device's memory ends a recording."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 class CudaDevice:
@@ -88,6 +100,17 @@ class CudaDevice:
             c = self.xp.zeros_like(c)
         self.cublas.gemm(alpha.data.ptr, a, a_t, b, b_t, beta.data.ptr, c)
 
+    def try_out(self) -> None:
+        """Record a product, as steps are made of, and run it. Raises what CUDA says."""
+        one = self.empty((1, 1), self.dtype)
+
+        def work() -> None:
+            self.gemm(one[0], one, False, one, False, one[0], one)
+
+        self.rehearse(work)
+        self.record(work).launch()
+        self.xp.cuda.get_current_stream().synchronize()
+
     def rehearse(self, work: Callable[[], None]) -> None:
         self.xp.cuda.get_current_stream().synchronize()
         self.rehearsing = True
@@ -97,10 +120,9 @@ class CudaDevice:
                 self.stream.synchronize()
         finally:
             self.rehearsing = False
-        gc.collect()  # a finalizer that frees memory would end the recording that follows
 
     def record(self, work: Callable[[], None]) -> Any:
-        with self.stream:
+        with self.stream, uncollected():
             self.stream.begin_capture()
             try:
                 work()

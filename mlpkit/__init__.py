@@ -8,7 +8,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Where each public name lives; imported when first used, so that `mlpkit --help` answers at once.
+# Type checkers and editors read the same in __init__.pyi.
 _HOMES = {
+    "mlpkit.checkpoint": ["CheckpointError", "load_weights", "save_weights"],
     "mlpkit.datasets": ["DataError", "Dataset", "Split", "SVHN_data", "load_dataset"],
     "mlpkit.evaluation": ["Batches", "compute_acc", "evaluate"],
     "mlpkit.gradcheck": [
@@ -42,6 +44,7 @@ _HOMES = {
         "TinyNet",
     ],
     "mlpkit.optimizers": ["SGD", "SGDM", "Adam", "Optimizer", "RMSProp"],
+    "mlpkit.run_files": ["RunError"],
     "mlpkit.scoring": ["load_run"],
     "mlpkit.training": ["Watcher", "fit", "train_net"],
     "mlpkit_backends": ["Backend", "BackendUnavailable", "available"],

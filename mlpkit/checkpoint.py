@@ -42,7 +42,7 @@ class CheckpointError(ValueError):
 
 
 def save_weights(
-    path: Path,
+    path: str | Path,
     arrays: Mapping[str, HostArray],
     metadata: Mapping[str, str] | None = None,
     *,
@@ -54,6 +54,7 @@ def save_weights(
     The arrays' own memory is written: there is no copy of the whole. The same arrays and text give
     the same bytes. ValueError for a dtype that the format has no name for.
     """
+    path = Path(path)
     whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     header = make_header(whole, metadata or {})
     with atomic(path, previous) as temporary, temporary.open("wb") as file:
@@ -103,13 +104,13 @@ def sum_entry(digits: str) -> bytes:
     return f'"{HEADER_SUM}":"{digits}"'.encode()
 
 
-def load_weights(path: Path, *, checked: bool = False) -> dict[str, HostArray]:
+def load_weights(path: str | Path, *, checked: bool = False) -> dict[str, HostArray]:
     """Host arrays by name. Raises CheckpointError.
 
     A file that mlpkit wrote must have the checksums that it carries; others are taken as they are,
     unless `checked` says that it must be mlpkit's.
     """
-    with reading(path, checked=checked) as file:
+    with reading(Path(path), checked=checked) as file:
         return {name: file.read(name) for name in file.entries}
 
 

@@ -46,9 +46,7 @@ app.command()(cli_train.train)
 @app.command("eval")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    data: Annotated[
-        Path | None, typer.Option(help="A folder with SVHN's two files. Default: the run's own.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help=f"{DATA_HELP} Default: the run's own.")] = None,
     backend: BackendOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -56,9 +54,11 @@ def evaluate(
     from mlpkit_backends.threads import use_threads
 
     use_threads(threads)
+    from .progress import making_data
     from .scoring import evaluate_run
 
-    dataset, scores, same = evaluate_run(run, data, backend)
+    folder = making_data(data) if data is not None else None
+    dataset, scores, same = evaluate_run(run, folder, backend)
     print(f"{run} on {dataset.folder}{'' if same else ', other data than it was trained with'}")
     for split, (loss, accuracy) in scores.items():
         images = len(getattr(dataset, split))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpkit_backends import Array, Backend
+from mlpkit_backends import Array, Backend, load
 
 from .losses import CrossEntropy, are_integers
 from .model import Module
@@ -31,7 +31,7 @@ class Batches:
 
     @classmethod
     def of(
-        cls, backend: Backend, images: Any, labels: Any, dtype: str, mean: Any = None
+        cls, backend: str | Backend, images: Any, labels: Any, dtype: str, mean: Any = None
     ) -> Batches:
         """From host or device arrays, or nested lists, moved to the backend's device as they are.
 
@@ -39,11 +39,12 @@ class Batches:
         ValueError for labels that aren't one whole number an image, and for a mean image that is
         missing (uint8 images) or has no use (any others: they are taken as they are).
         """
+        chosen, dtype = load(backend), np.dtype(dtype).name  # numpy.float32 will do for "float32"
         images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
         if str(images.dtype).endswith("uint8") and mean is None:
             raise ValueError(
                 "uint8 images are scaled to [0, 1] and centred, which needs a mean image: give "
-                "mean=, as data.mean_image, or images as floats"
+                "images as floats, or their mean to Batches.of (mean=data.mean_image)"
             )
         if mean is not None and not str(images.dtype).endswith("uint8"):
             raise ValueError(
@@ -61,9 +62,9 @@ class Batches:
                 f"got {tuple(images.shape)} and {tuple(labels.shape)}"
             )
         if mean is not None:
-            mean = backend.asarray(mean, dtype)
-            mean = backend.copy(backend.xp.broadcast_to(mean, images.shape[1:]))
-        return cls(backend, backend.asarray(images), backend.asarray(labels, "int64"), dtype, mean)
+            mean = chosen.asarray(mean, dtype)
+            mean = chosen.copy(chosen.xp.broadcast_to(mean, images.shape[1:]))
+        return cls(chosen, chosen.asarray(images), chosen.asarray(labels, "int64"), dtype, mean)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -94,9 +95,10 @@ def evaluate(
     *,
     pause: Callable[[], None] | None = None,
 ) -> tuple[float, float]:
-    """The loss (the mean of the batches', by size) and the accuracy over a split. pause: is called
-    after each batch, and may raise to stop. Labels are not checked: they must be columns of the
-    scores."""
+    """The mean loss of an example and the accuracy over a split, whether the loss averages over its
+    batch or sums. pause: is called after each batch, and may raise to stop. Labels are not checked:
+    they must be columns of the scores. ValueError for a batch size below 1."""
+    check_batch_size(batch_size)
     backend = batches.backend
     losses, hits = [], []
     value = getattr(loss_func, "value", loss_func.forward)
@@ -123,8 +125,7 @@ def compute_acc(
     many, drawn from NumPy's global state, where there are more. ValueError for numbers below 1 and
     for what `Batches.of` refuses.
     """
-    if batch_size < 1:
-        raise ValueError(f"the batch size must be at least 1; got {batch_size}")
+    check_batch_size(batch_size)
     backend = model.backend
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, or None for all; got {num_samples}")
@@ -135,6 +136,12 @@ def compute_acc(
         batches = replace(batches, images=parts[0], labels=parts[1])
     hits = [backend.correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)]
     return sum(map(int, hits)) / len(batches)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """ValueError for a batch of nothing."""
+    if batch_size < 1:
+        raise ValueError(f"the batch size must be at least 1; got {batch_size}")
 
 
 def dtype_of(model: Any) -> str:

@@ -21,7 +21,10 @@ def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> fl
     """max |x - y| / max(1e-8, |x| + |y|) over all elements; x and y of one shape."""
     chosen = load(backend)
     xp = chosen.xp
-    x, y = chosen.asarray(x), chosen.asarray(y)
+    x, y = (
+        a if "float" in str(a.dtype) else xp.astype(a, xp.float64)  # unsigned differences wrap
+        for a in map(chosen.asarray, (x, y))
+    )
     if x.shape != y.shape:
         raise ValueError(
             f"x and y should be of one shape; got {tuple(x.shape)} and {tuple(y.shape)}"
@@ -91,7 +94,7 @@ def eval_numerical_gradient_array(
     gradient = np.empty(x.shape)
     for index in indices(tuple(x.shape)):
         # A copy, as what f returns may be a view of x.
-        above, below = around(lambda x: chosen.copy(f(x)), x, index, h)
+        above, below = around(lambda x: chosen.copy(chosen.asarray(f(x))), x, index, h)
         gradient[index] = float(chosen.xp.sum((above - below) * df)) / (2 * h)
     return chosen.asarray(gradient)
 

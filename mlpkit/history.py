@@ -22,6 +22,10 @@ class TrainingDiverged(ArithmeticError):  # noqa: N818 - the field's word for it
         super().__init__(message)
         self.history = history
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its history, to come out of another process as itself."""
+        return type(self), (str(self), self.history)
+
 
 @dataclass(frozen=True)
 class Epoch:

@@ -19,11 +19,13 @@ from .seeding import Seed, check_seed, normal
 
 
 class Layer:
-    """A layer without parameters; forward and backward are a subclass's to write.
+    """A layer without parameters; subclasses write forward and backward.
 
     name: unique in a network; params, grads: dicts of arrays by parameter name, a gradient being
     None before the first backward; backend: where its arrays live.
     """
+
+    setting_names: ClassVar[tuple[str, ...]] = ()  # attributes that a repr shows
 
     def __init__(self, name: str, *, backend: str | Backend | None = None) -> None:
         self.name = name
@@ -34,7 +36,8 @@ class Layer:
 
     def __repr__(self) -> str:
         shapes = "".join(f", {name} {tuple(p.shape)}" for name, p in self.params.items())
-        return f"{type(self).__name__}({self.name!r}{shapes})"
+        settings = "".join(f", {name}={getattr(self, name)}" for name in self.setting_names)
+        return f"{type(self).__name__}({self.name!r}{settings}{shapes})"
 
     def forward(self, x: Array) -> Array:
         """The layer's output for a batch x."""
@@ -98,6 +101,8 @@ class FullyConnected(Layer):
         self.input_dim, self.output_dim = input_dim, output_dim
         self.w_name, self.b_name = f"{name}_w", f"{name}_b"
         dtype = np.dtype(dtype).name  # numpy.float32 will do for "float32"
+        if not dtype.startswith("float"):
+            raise ValueError(f"layer {name}: weights are floats, float32 or float64; got {dtype}")
         w = init_scale * normal((input_dim, output_dim), seed)
         self.params[self.w_name] = self.backend.asarray(w, dtype)
         self.params[self.b_name] = self.backend.zeros((output_dim,), dtype)
@@ -134,6 +139,8 @@ class Dropout(Layer):
     and on nothing else: the same on every backend. Without a seed, one is drawn from NumPy's global
     state.
     """
+
+    setting_names = ("keep_prob",)
 
     def __init__(
         self,
@@ -178,7 +185,8 @@ class Dropout(Layer):
 
 
 class Activation(Layer):
-    """An elementwise function: the backend's op that `op` names, with `settings`, the subclass's.
+    """An elementwise layer. A subclass names the backend's op, `op`, and those of its attributes
+    that the op takes after x, `setting_names`.
 
     name: by default the op's.
     """
@@ -191,7 +199,7 @@ class Activation(Layer):
     @property
     def settings(self) -> tuple[float, ...]:
         """What the op takes after x."""
-        return ()
+        return tuple(getattr(self, name) for name in self.setting_names)
 
     def forward(self, x: Array) -> Array:
         self.keep(x)
@@ -204,7 +212,7 @@ class Activation(Layer):
 class LeakyReLU(Activation):
     """x where x >= 0, else negative_slope x."""
 
-    op = "leaky_relu"
+    op, setting_names = "leaky_relu", ("negative_slope",)
 
     def __init__(
         self,
@@ -216,10 +224,6 @@ class LeakyReLU(Activation):
         super().__init__(name, backend=backend)
         self.negative_slope = float(negative_slope)
 
-    @property
-    def settings(self) -> tuple[float, ...]:
-        return (self.negative_slope,)
-
 
 class ReLU(Activation):
     """max(x, 0)."""
@@ -230,7 +234,7 @@ class ReLU(Activation):
 class ELU(Activation):
     """x where x > 0, else alpha (eˣ - 1)."""
 
-    op = "elu"
+    op, setting_names = "elu", ("alpha",)
 
     def __init__(
         self, alpha: float = 1.0, name: str = "elu", *, backend: str | Backend | None = None
@@ -238,15 +242,11 @@ class ELU(Activation):
         super().__init__(name, backend=backend)
         self.alpha = float(alpha)  # NumPy's scalars would decide the dtype of what they touch
 
-    @property
-    def settings(self) -> tuple[float, ...]:
-        return (self.alpha,)
-
 
 class SELU(Activation):
     """scale elu(x, alpha); the defaults keep mean 0 and variance 1."""
 
-    op = "selu"
+    op, setting_names = "selu", ("alpha", "scale")
 
     def __init__(
         self,
@@ -258,10 +258,6 @@ class SELU(Activation):
     ) -> None:
         super().__init__(name, backend=backend)
         self.alpha, self.scale = float(alpha), float(scale)
-
-    @property
-    def settings(self) -> tuple[float, ...]:
-        return (self.alpha, self.scale)
 
 
 class Sigmoid(Activation):

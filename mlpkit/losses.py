@@ -42,6 +42,8 @@ class CrossEntropy:
     def forward(self, scores: Array, labels: Array) -> float:
         """The loss as a float; ValueError where a label is none of the integers 0..C-1."""
         xp = self.backend.xp
+        if not hasattr(labels, "dtype"):  # a list
+            labels = self.backend.asarray(labels)
         if not are_integers(labels):
             raise ValueError(f"labels must be integers; got {labels.dtype}")
         if labels.shape[0]:

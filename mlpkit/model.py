@@ -12,8 +12,9 @@ from .layers import Dropout, Layer
 class Sequential:
     """Layers one after the other, with their parameters and gradients by name.
 
-    Layers of one name are a ValueError. Each layer's own `params` and `grads` are what counts;
-    those of the sequence are gathered from them. What is assigned is kept by reference.
+    Layers of one name, and parameters of one, are a ValueError. Each layer's own `params` and
+    `grads` are what counts; those of the sequence are gathered from them. What is assigned is kept
+    by reference.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -25,12 +26,19 @@ class Sequential:
                 )
         self.layers = list(layers)
         seen: set[str] = set()
+        owned: set[str] = set()
         for position, layer in enumerate(layers):
             if layer.name in seen:
                 raise ValueError(
                     f"each layer needs a name of its own; {layer.name!r} came twice: pass name="
                 )
             seen.add(layer.name)
+            if twice := owned & layer.params.keys():
+                raise ValueError(
+                    f"each parameter needs a name of its own; {min(twice)!r} is one of layer "
+                    f"{layer.name} and of one before it: begin it with the layer's name"
+                )
+            owned |= layer.params.keys()
             if isinstance(layer, Dropout):
                 layer.position = position  # part of its masks' key
         self.params: dict[str, Array] = {}
@@ -60,7 +68,7 @@ class Sequential:
 
     def get_grads(self, name: str) -> Array:
         """The gradient of that name; None before the first backward."""
-        return self.owner(name).grads[name]
+        return self.owner(name).grads.get(name)
 
     def gather_params(self) -> dict[str, Array]:
         """Bring `params` up to date with the layers', and return it."""

@@ -25,9 +25,9 @@ class MLP(Module):
     The fully connected layers are fc1, fc2, ..., their parameters fc1_w, fc1_b, ...; `net` is the
     Sequential of all layers. init_scale: the standard deviation of the initial weights; None is
     √(2 / inputs) for each layer (He et al. 2015). keep_prob: dropout after every hidden activation,
-    0 for none. dropout_seed: of its masks; None is `seed` where that is an integer. seed: of the
-    weights. dtype: "float64", good for
-    checking gradients, or "float32", twice as fast.
+    0 for none. dropout_seed: of its masks; None is `seed` where that is an integer, and drawn from
+    it, before the weights, where it is a generator. seed: of the weights. dtype: "float64", good
+    for checking gradients, or "float32", twice as fast.
     """
 
     def __init__(
@@ -45,7 +45,10 @@ class MLP(Module):
             raise ValueError(f"widths needs at least two, input and output; got {list(widths)}")
         chosen = load(backend)
         rng = None if seed is None else np.random.default_rng(seed)
-        if dropout_seed is None and not isinstance(seed, np.random.Generator):
+        if isinstance(seed, np.random.Generator):
+            if dropout_seed is None and keep_prob:
+                dropout_seed = int(seed.integers(2**63))
+        elif dropout_seed is None:
             dropout_seed = seed
         layers: list[Layer] = [Flatten(backend=chosen)]
         for i, (inputs, outputs) in enumerate(pairwise(widths), start=1):

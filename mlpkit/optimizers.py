@@ -25,10 +25,14 @@ class Optimizer:
     """Steps over every parameter that has a gradient. net: a Sequential, or a network that has one.
 
     lr, the learning rate, must be positive, and may be changed between steps. A subclass names its
-    `op`, the base op that updates a parameter in place, and says which state and settings it takes.
+    `op`, the base op that updates a parameter in place, and those of its attributes that the op
+    takes, in its order: `state_names`, dicts of arrays by parameter name, and `setting_names`,
+    numbers that come after the learning rate.
     """
 
     op: ClassVar[str]
+    state_names: ClassVar[tuple[str, ...]] = ()
+    setting_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, net: Sequential | Module, lr: float) -> None:
         if not 0 < lr < math.inf:
@@ -42,15 +46,16 @@ class Optimizer:
         self.lr = lr
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(lr={self.lr})"
+        settings = (f"{name}={getattr(self, name)}" for name in ("lr", *self.setting_names))
+        return f"{type(self).__name__}({', '.join(settings)})"
 
     def states(self) -> tuple[dict[str, Array], ...]:
         """The arrays kept by parameter name, in the op's order."""
-        return ()
+        return tuple(getattr(self, name) for name in self.state_names)
 
     def settings(self) -> tuple[float, ...]:
         """What the op takes after the learning rate."""
-        return ()
+        return tuple(getattr(self, name) for name in self.setting_names)
 
     def advance(self) -> None:
         """What changes before a step's updates."""
@@ -90,7 +95,7 @@ class Optimizer:
         return tuple(state[name] for state in self.states())
 
 
-def check_settings(below: float = math.inf, **settings: float) -> None:
+def check_nonnegative(below: float = math.inf, **settings: float) -> None:
     """ValueError for a setting that isn't at least 0, finite, and below that number."""
     for name, value in settings.items():
         if not 0 <= value < below:
@@ -111,50 +116,40 @@ class SGDM(Optimizer):
     """Gradient descent with momentum: v ← momentum v - lr dw; w ← w + v. ValueError for a negative
     momentum."""
 
-    op = "sgdm_update"
+    op, state_names, setting_names = "sgdm_update", ("velocity",), ("momentum",)
 
     def __init__(self, net: Sequential | Module, lr: float = 1e-4, momentum: float = 0.0) -> None:
         super().__init__(net, lr)
-        check_settings(momentum=momentum)
+        check_nonnegative(momentum=momentum)
         self.momentum = momentum
         self.velocity: dict[str, Array] = {}
 
-    def states(self) -> tuple[dict[str, Array], ...]:
-        return (self.velocity,)
-
-    def settings(self) -> tuple[float, ...]:
-        return (self.momentum,)
-
 
 class RMSProp(Optimizer):
-    """Steps divided by a running root mean square of the gradient: c ← decay c + (1 - decay) dw²;
-    w ← w - lr dw / √(c + eps). ValueError for a decay outside [0, 1) or a negative eps."""
+    """Steps divided by the root of an exponential moving average of the squared gradient:
+    c ← decay c + (1 - decay) dw²; w ← w - lr dw / √(c + eps). ValueError for a decay outside [0, 1)
+    or a negative eps."""
 
-    op = "rmsprop_update"
+    op, state_names, setting_names = "rmsprop_update", ("cache",), ("decay", "eps")
 
     def __init__(
         self, net: Sequential | Module, lr: float = 1e-2, decay: float = 0.99, eps: float = 1e-8
     ) -> None:
         super().__init__(net, lr)
-        check_settings(below=1, decay=decay)
-        check_settings(eps=eps)
+        check_nonnegative(below=1, decay=decay)
+        check_nonnegative(eps=eps)
         self.decay, self.eps = decay, eps
         self.cache: dict[str, Array] = {}
 
-    def states(self) -> tuple[dict[str, Array], ...]:
-        return (self.cache,)
-
-    def settings(self) -> tuple[float, ...]:
-        return (self.decay, self.eps)
-
 
 class Adam(Optimizer):
-    """Running means of the gradient and its square, both corrected for their start at 0 (Kingma and
-    Ba 2015): m ← beta1 m + (1 - beta1) dw; v ← beta2 v + (1 - beta2) dw²;
+    """Exponential moving averages of the gradient and of its square, bias-corrected (Kingma and Ba
+    2015): m ← beta1 m + (1 - beta1) dw; v ← beta2 v + (1 - beta2) dw²;
     w ← w - lr (m / (1 - beta1ᵗ)) / (√(v / (1 - beta2ᵗ)) + eps). t counts the steps taken and is
     incremented first. ValueError for a beta outside [0, 1), a negative eps or t."""
 
-    op = "adam_update"
+    op, state_names = "adam_update", ("mt", "vt")
+    setting_names = ("beta1", "beta2", "eps", "t")
 
     def __init__(
         self,
@@ -166,17 +161,11 @@ class Adam(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(net, lr)
-        check_settings(below=1, beta1=beta1, beta2=beta2)
-        check_settings(eps=eps, t=t)
+        check_nonnegative(below=1, beta1=beta1, beta2=beta2)
+        check_nonnegative(eps=eps, t=t)
         self.beta1, self.beta2, self.t, self.eps = beta1, beta2, t, eps
         self.mt: dict[str, Array] = {}
         self.vt: dict[str, Array] = {}
-
-    def states(self) -> tuple[dict[str, Array], ...]:
-        return (self.mt, self.vt)
-
-    def settings(self) -> tuple[float, ...]:
-        return (self.beta1, self.beta2, self.eps, self.t)
 
     def advance(self) -> None:
         self.t += 1

@@ -70,14 +70,12 @@ def has_checkpoint(folder: Path) -> bool:
 
 def states(optimizer: Optimizer) -> dict[str, dict[str, Array]]:
     """The optimizer's arrays by parameter name, by the state's."""
-    return {name: value for name, value in vars(optimizer).items() if isinstance(value, dict)}
+    return dict(zip(optimizer.state_names, optimizer.states(), strict=True))
 
 
 def scalars(optimizer: Optimizer) -> dict[str, float]:
     """The optimizer's numbers by name."""
-    return {
-        name: value for name, value in vars(optimizer).items() if isinstance(value, int | float)
-    }
+    return {name: getattr(optimizer, name) for name in ("lr", *optimizer.setting_names)}
 
 
 def save(run: Run) -> None:

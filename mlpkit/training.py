@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,7 +79,7 @@ def fit(
     for parts on different backends or of different dtypes, TrainingDiverged where a loss isn't
     finite.
     """
-    check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every)
+    check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every, chunk)
     seed = check_seed(seed)
     if optimizer.net is not model.net:
         raise ValueError(
@@ -131,7 +133,7 @@ def fit(
                 raise TrainingDiverged(
                     f"the loss over the {split} split became {losses_of[split]} after iteration "
                     f"{number * per_epoch}: training diverged; lower the learning rate (lr), or "
-                    "look for what is no number in that split's images",
+                    "look for NaN and infinite values in that split's images",
                     history,
                 )
             history.record(Epoch(number * per_epoch, optimizer.lr, *scores), model)
@@ -142,8 +144,7 @@ def fit(
                 watcher.epoch(number, epochs, history)
             if pause is not None:
                 pause()
-    if len(history.epochs) < epochs:
-        history.stopped = stopping.reason
+    history.stopped = stopping.reason if len(history.epochs) < epochs else ""
     return history
 
 
@@ -165,20 +166,24 @@ class ChunkSize:
 
 
 def check_settings(
-    n: int, batch_size: int, epochs: int, lr_decay: float, lr_decay_every: int
+    n: int, batch_size: int, epochs: int, lr_decay: float, lr_decay_every: int, chunk: int = CHUNK
 ) -> None:
     """ValueError, naming the setting, for what can't be trained with n images."""
-    if not 1 <= batch_size <= n:
+    counts = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "lr_decay_every": lr_decay_every,
+        "chunk": chunk,
+    }
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1; got {count}")
+    if batch_size > n:
         raise ValueError(
             f"the batch size must be from 1 to the {n} training images; got {batch_size}"
         )
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1; got {epochs}")
-    if not lr_decay > 0 or lr_decay_every < 1:
-        raise ValueError(
-            "lr_decay must be positive and lr_decay_every at least 1 epoch; "
-            f"got {lr_decay} and {lr_decay_every}"
-        )
+    if not 0 < lr_decay < math.inf:
+        raise ValueError(f"lr_decay must be positive and finite; got {lr_decay}")
 
 
 def check_places(model: Module, loss_func: CrossEntropy, train: Batches, val: Batches) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from threading import Thread
 
 import numpy as np
@@ -395,6 +396,39 @@ def test_small_changes_of_large_weights_are_not_lost() -> None:
     x, d, w = np.ones((64, 8), "f4"), np.full((64, 48), 2.0**-26, "f4"), np.ones((8, 48), "f4")
     add_gradient(gemm_address("float32"), 1.0, x, d, w)
     assert (w == np.float32(1 + 2.0**-20)).all()
+
+
+def test_a_worker_without_rows_has_nothing_to_add() -> None:
+    """Where a matrix has fewer rows than there are workers; its loop once never ended."""
+    pytest.importorskip("numba")
+    from mlpkit_backends.kernels.gemm import gemm_address
+    from mlpkit_backends.kernels.product import add_gradient
+
+    x, d = np.ones((8, 0), "f4"), np.ones((8, 64), "f4")
+    add_gradient(gemm_address("float32"), 1.0, x, d, np.ones((0, 64), "f4"))
+
+
+def test_a_weight_that_lies_askew_is_trained(compiled: Backend) -> None:
+    """BLAS would be given a copy of it."""
+
+    def train_on(place: Callable[[np.ndarray], np.ndarray]) -> tuple[list[float], str]:
+        model = mlp((48, 24, 5))(compiled, "float64")
+        for layer in model.net.layers:
+            layer.params |= {name: place(p) for name, p in layer.params.items()}
+        split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+        settings = {"batch_size": 8, "epochs": 3, "seed": 0}
+        loss = CrossEntropy(backend=compiled)
+        history = fit(model, loss, SGD(model, 0.1), split, split, **settings)
+        return history.losses, history.how
+
+    def askew(a: np.ndarray) -> np.ndarray:
+        b = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+        b[...] = a
+        return b
+
+    losses, how = train_on(askew)
+    np.testing.assert_allclose(losses, train_on(np.copy)[0], rtol=1e-12)
+    assert how == "op by op (a parameter or its state isn't aligned in memory)"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

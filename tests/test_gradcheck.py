@@ -95,3 +95,15 @@ def test_a_check_changes_no_later_mask(backend: Backend) -> None:
     x = backend.asarray(np.ones((2, 6)))
     check_gradients(model, x, backend.asarray([0, 1]))
     assert (dropout.seed, dropout.step) == (7, 4)
+
+
+def test_whole_numbers_do_not_wrap(backend: Backend) -> None:
+    one, two = (backend.asarray(np.array([n], np.uint8)) for n in (1, 2))
+    assert rel_error(one, two) == pytest.approx(1 / 3, rel=1e-15)
+
+
+def test_a_function_of_arrays_may_return_a_number() -> None:
+    got = eval_numerical_gradient_array(
+        lambda x: float((x**2).sum()), np.array([3.0]), np.array(2.0), backend="numpy"
+    )
+    assert got == pytest.approx([12.0], rel=1e-9)

@@ -58,3 +58,8 @@ def test_shapes_that_do_not_fit(
         CrossEntropy().forward(
             backend.asarray(np.zeros(scores)), backend.asarray(np.zeros(labels, np.int64))
         )
+
+
+def test_labels_may_be_a_list(backend: Backend) -> None:
+    scores = backend.asarray(np.zeros((2, 4)))
+    assert CrossEntropy().forward(scores, [0, 3]) == pytest.approx(np.log(4), rel=1e-15)

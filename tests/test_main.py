@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import mlpkit
 from mlpkit import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +42,15 @@ def test_a_library_that_is_lacking_is_a_sentence() -> None:
     done = run_as_module("doctor", lacking="typer")
     assert done.returncode == 2
     assert done.stderr == "mlpkit: typer is not installed: pip install typer\n"
+
+
+def test_type_checkers_read_the_names_that_there_are() -> None:
+    stub = ast.parse(Path(mlpkit.__file__).with_suffix(".pyi").read_text())
+    told = {
+        name.asname: getattr(sys.modules[mlpkit._HOME[name.name]], name.name)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+        if getattr(mlpkit, name.name)  # which imports where it lives
+    }
+    assert told == {name: getattr(mlpkit, name) for name in mlpkit.__all__}

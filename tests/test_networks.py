@@ -10,10 +10,12 @@ import pytest
 
 from mlpkit import (
     MLP,
+    SGDM,
     Dropout,
     DropoutNet,
     FullyConnected,
     FullyConnectedNetwork,
+    Layer,
     LeakyReLU,
     Module,
     Sequential,
@@ -104,9 +106,38 @@ def test_one_seed_one_network(backend: Backend) -> None:
     )
 
 
+def test_a_generator_decides_the_dropout_masks_too(backend: Backend) -> None:
+    def masks(seed: int, keep_prob: float = 0.5) -> list[int]:
+        model = MLP((8, 4, 4, 2), keep_prob=keep_prob, seed=np.random.default_rng(seed))
+        return [layer.seed for layer in model.net.layers if isinstance(layer, Dropout)]
+
+    one, two = masks(1), masks(2)
+    assert one == masks(1) == [np.random.default_rng(1).integers(2**63)] * 2
+    assert one != two
+    plain, drawn = (
+        MLP((8, 4, 2), seed=seed).net.params["fc1_w"] for seed in (1, np.random.default_rng(1))
+    )
+    assert np.array_equal(backend.to_numpy(plain), backend.to_numpy(drawn))
+
+
 def test_names_must_differ() -> None:
     with pytest.raises(ValueError, match="'fc' came twice"):
         Sequential(FullyConnected(2, 2), FullyConnected(2, 2))
+    other = FullyConnected(2, 2, name="other")
+    other.params["fc_w"] = other.params.pop("other_w")
+    with pytest.raises(ValueError, match=r"'fc_w' is one of layer other and of one before it"):
+        Sequential(FullyConnected(2, 2), other)
+
+
+def test_a_layer_need_not_say_that_it_has_no_gradient_yet() -> None:
+    layer = Layer("scale")
+    layer.params["scale"] = layer.backend.zeros((1,), "float64")
+    assert Sequential(layer).get_grads("scale") is None
+
+
+def test_weights_are_floats() -> None:
+    with pytest.raises(ValueError, match=r"layer fc1: weights are floats, .*; got int64"):
+        MLP((4, 3), dtype="int64")
 
 
 def test_what_is_assigned_is_kept_by_reference(backend: Backend) -> None:
@@ -185,6 +216,9 @@ def test_a_network_of_ones_own_needs_its_net_alone(backend: Backend) -> None:
 def test_what_a_network_and_its_layers_say_of_themselves() -> None:
     model = MLP((6, 4, 3), seed=1, backend="numpy")
     assert repr(model.net.layers[1]) == "FullyConnected('fc1', fc1_w (6, 4), fc1_b (4,))"
+    assert repr(LeakyReLU(0.2)) == "LeakyReLU('leaky_relu', negative_slope=0.2)"
+    assert repr(Dropout(0.5, 1)) == "Dropout('dropout', keep_prob=0.5)"
+    assert repr(SGDM(model, 0.1, 0.9)) == "SGDM(lr=0.1, momentum=0.9)"
     assert repr(model).startswith("MLP(Flatten('flatten'), FullyConnected('fc1', fc1_w (6, 4)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import count
 
 import numpy as np
@@ -166,16 +167,23 @@ def test_a_diverging_loss_stops_and_keeps_what_was_recorded(backend: Backend) ->
     assert f"iteration {len(losses) + 1}:" in str(caught.value)
     assert 1 <= len(losses) < 12
     assert np.isfinite(losses).all()
+    # As it comes out of another process.
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.history.losses) == (str(caught.value), losses)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"batch_size": 51}, "batch size must be from 1 to the 50 training images; got 51"),
-        ({"batch_size": 0}, "batch size must be from 1 .* got 0"),
-        ({"epochs": 0}, "epochs must be at least 1; got 0"),
-        ({"lr_decay": 0.0}, "lr_decay must be positive"),
-        ({"lr_decay_every": 0}, "lr_decay_every at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
+        ({"batch_size": 8.0}, r"batch_size must be a whole number, at least 1; got 8\.0"),
+        ({"epochs": 0}, "epochs must be a whole number, at least 1; got 0"),
+        ({"epochs": 2.5}, r"epochs must be a whole number, at least 1; got 2\.5"),
+        ({"lr_decay": 0.0}, "lr_decay must be positive and finite; got 0"),
+        ({"lr_decay": float("inf")}, "lr_decay must be positive and finite; got inf"),
+        ({"lr_decay_every": 0}, "lr_decay_every must be a whole number, at least 1; got 0"),
+        ({"chunk": 0}, "chunk must be a whole number, at least 1; got 0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, float], message: str) -> None:
@@ -515,6 +523,22 @@ def test_early_stopping(
     assert [epoch.val_acc for epoch in history.epochs] == accuracies[:trained]
     assert history.best_epoch == 1 + int(np.argmax(accuracies[:trained]))
     assert bool(history.stopped) == (trained < len(accuracies))
+
+
+def test_what_ended_training_is_forgotten_where_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpkit.training.evaluate", lambda *_, **settings: (1.0, 0.5))
+    history, _ = run(load("numpy"), epochs=4, patience=1)
+    assert (len(history.epochs), bool(history.stopped)) == (2, True)
+    run(load("numpy"), epochs=4, history=history)
+    assert (len(history.epochs), history.stopped) == (4, "")
+
+
+def test_batches_take_a_backend_and_a_dtype_as_networks_do(backend: Backend) -> None:
+    model = MLP((48, 3), seed=1, dtype=np.float32)  # type: ignore[arg-type]
+    split = Batches.of(backend.name, IMAGES, LABELS, np.float32, MEAN)  # type: ignore[arg-type]
+    assert (split.backend.name, split.dtype) == (backend.name, "float32")
+    settings = {"batch_size": 8, "epochs": 1, "seed": 0}
+    assert fit(model, CrossEntropy(), SGD(model), split, split, **settings).epochs
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ class Plan:
     def misfit(self) -> str:
         """Why the step can't work in place on the arrays as they are, in words; "" where it can.
 
-        What is wrong altogether, as images of another width, is for the layers to name: they run.
+        What no backend could run, as images of another width, is a reason too: op by op, the layers
+        then raise their own errors.
         """
         if self.program is None:
             return "a layer, loss or optimizer is of a kind that has no compiled form"
@@ -126,6 +127,8 @@ class Plan:
             return f"a parameter or its state isn't {self.dtype}, as the batches are"
         if not all(a.flags.c_contiguous for a, _ in arrays):
             return "a parameter or its state isn't contiguous in memory"
+        if not all(getattr(a.flags, "aligned", True) for a, _ in arrays):
+            return "a parameter or its state isn't aligned in memory"
         if not all(getattr(a.flags, "writeable", True) for a, _ in arrays):
             return "a parameter or its state is read-only"
         shapes = [(math.prod(self.images.shape[1:]),), *(block.w.shape for block in blocks)]

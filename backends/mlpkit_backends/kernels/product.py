@@ -225,6 +225,8 @@ def product(blas: Any, x: Any, w: Any, z: Any) -> None:
 @jit()
 def add_gradient(blas: Any, alpha: Any, x: Any, d: Any, w: Any) -> None:
     """w (D, M) += alpha xᵀ d, from x (N, D) and d (N, M); BLAS takes what fills no tile."""
+    if w.shape[0] == 0:
+        return  # a worker's share, where there are fewer rows than workers
     size, columns = w.itemsize, w.shape[1]
     rows, done = w.shape[0] - w.shape[0] % ROWS, 0
     factor = w.dtype.type(alpha)

@@ -137,21 +137,13 @@ def measure(case: Case, data: Data, seconds: float) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on and with. blas: the processor that each BLAS was made for,
-    of those that NumPy and SciPy bring."""
-    from threadpoolctl import threadpool_info
+    """What the figures were measured on and with."""
+    from mlpkit_backends.cpu import blas_libraries, processor_name
 
-    from mlpkit_backends.cpu import processor_name
-
-    blas = {
-        f"{pool['internal_api']} {pool['version']}": pool.get("architecture")
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    }
     return {
         "processor": processor_name(),
         "threads": processors(),
-        "blas": blas,
+        "blas": blas_libraries(),
         "versions": versions(),
     }
 

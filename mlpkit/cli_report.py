@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_train import BackendOption, DataOption
 from .recipes import RECIPES
 from .signals import Stopped
 
@@ -50,13 +51,7 @@ def compare(
     epochs: Annotated[
         int | None, typer.Option(help="Of every recipe. Default: each one's own.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A folder with SVHN's two files, svhn (data/), or synthetic (the offline "
-            "stand-in). Default: svhn where it is, else synthetic."
-        ),
-    ] = None,
+    data: DataOption = None,
     train_size: Annotated[
         int | None, typer.Option(help="Only the first so many training images.")
     ] = None,
@@ -64,16 +59,13 @@ def compare(
     out: Annotated[Path, typer.Option(help="The folder of the runs and the report.")] = Path(
         "runs/compare"
     ),
-    backend: Annotated[
-        str | None,
-        typer.Option(help="cupy, numba, numpy or auto: the first of these that runs here."),
-    ] = None,
+    backend: BackendOption = None,
     seed: Annotated[int, typer.Option(help="Of every run.")] = 123,
 ) -> None:
     """Train the five recipes and write their report.
 
     Runs that are in the folder already, with the same settings, are used again, and those that
-    were stopped gone on with.
+    were stopped resumed.
     """
     from .compare import Comparison, train_all
     from .progress import RecipesDisplay, making_data
@@ -96,7 +88,7 @@ def compare(
         try:
             train_all(comparison, missing, jobs, display.epoch)
         except Stopped as stopped:
-            stopped.add_note("the same command goes on with what was stopped")
+            stopped.add_note("the same command resumes what was stopped")
             raise
     write_report([out / name for name in RECIPES], out / REPORT)
     print(out / REPORT)

@@ -1,4 +1,4 @@
-"""`mlpkit train`: options into settings, and a run begun or gone on with."""
+"""`mlpkit train`: options into settings, and a run begun or resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .recipes import DEFAULT_RECIPE, RECIPES
+from .recipes import DEFAULT_RECIPE, RECIPES, count_epochs
 
 BackendOption = Annotated[
     str | None,
@@ -21,11 +21,14 @@ ThreadsOption = Annotated[
     int | None, typer.Option(help="Of a CPU backend. Default: the processors at hand.")
 ]
 DATA_HELP = "A folder with SVHN's two files, svhn (data/), or synthetic (the offline stand-in)."
+DataOption = Annotated[
+    str | None, typer.Option(help=f"{DATA_HELP} Default: svhn where it is, else synthetic.")
+]
 
 
 def train(
     run: Annotated[
-        Path | None, typer.Argument(help="With --resume: the folder of the run to go on with.")
+        Path | None, typer.Argument(help="With --resume: the folder of the run to resume.")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -65,9 +68,7 @@ def train(
         float | None,
         typer.Option(help="By how much it has to rise to count for --patience. Default: 0."),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help=f"{DATA_HELP} Default: svhn where it is, else synthetic.")
-    ] = None,
+    data: DataOption = None,
     train_size: Annotated[
         int | None, typer.Option(help="Only the first so many training images.")
     ] = None,
@@ -99,12 +100,12 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with RUN, or with --out, which starts where there is nothing yet. Its "
-            "options come from the run; --epochs may be raised, and --patience given anew.",
+            help="Resume RUN, or --out, which starts where there is nothing yet. Its options come "
+            "from the run; --epochs may be raised, and --patience given anew.",
         ),
     ] = False,
 ) -> None:
-    """Train a network into a run folder, or go on with a run.
+    """Train a network into a run folder, or resume a run.
 
     The folder holds config.json, history.csv, best.safetensors, last.safetensors, summary.json and
     curves.png.
@@ -154,7 +155,7 @@ def train(
             find = (lambda: making_data(data)) if data else (lambda: run_data(config))
         elif run is not None:
             raise ValueError(
-                f"there is no run in {run} to go on with: a new one is started with --out {run}"
+                f"there is no run in {run} to resume: a new one is started with --out {run}"
             )
         else:
             settings = replace(new_settings(given, backend), threads=threads)
@@ -173,7 +174,7 @@ def train(
 
 @contextmanager
 def blaming(folder: Path | None, config: dict[str, Any] | None) -> Iterator[None]:
-    """Of a run that is gone on with, what a setting can't be is said with where it comes from."""
+    """Of a run that is resumed, what a setting can't be is said with where it comes from."""
     try:
         yield
     except ValueError as error:
@@ -184,7 +185,7 @@ def blaming(folder: Path | None, config: dict[str, Any] | None) -> Iterator[None
 
 def results(summary: dict[str, Any]) -> str:
     """A summary's accuracies in words, and why it ended early where it did."""
-    early = f"Ended after {summary['epochs']} epochs, as {summary['stopped']}. "
+    early = f"Ended after {count_epochs(summary['epochs'])}, as {summary['stopped']}. "
     best, validation = summary["best_epoch"], summary["val_accuracy"]
     return (
         f"{early if summary['stopped'] else ''}Best epoch {best}: validation accuracy "
@@ -196,7 +197,7 @@ def check_folder(run: Path | None, out: Path | None, resume: bool) -> Path | Non
     """The run's folder where one is named. ValueError where it is named twice, or in the wrong way
     for what is asked."""
     if run is not None and not resume:
-        raise ValueError(f"{run} is not for a new run: go on with it by --resume, or name --out")
+        raise ValueError(f"{run} is not for a new run: resume it with --resume, or name --out")
     if run is not None and out is not None and run != out:
         raise ValueError(f"--resume {run} and --out {out} name two runs: leave one out")
     if resume and run is None and out is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, cli_check, cli_grading, cli_report, cli_train
-from .cli_train import DATA_HELP, BackendOption, ThreadsOption
+from .cli_train import DATA_HELP, BackendOption, DataOption, ThreadsOption
 from .recipes import check_dtype
 
 app = typer.Typer(
@@ -190,9 +190,7 @@ def verify() -> None:
 
 @data_app.command()
 def info(
-    data: Annotated[
-        str | None, typer.Option(help=f"{DATA_HELP} Default: svhn where it is, else synthetic.")
-    ] = None,
+    data: DataOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The picture of samples. Default: samples.png in the folder."),

@@ -93,8 +93,8 @@ def remove_temporaries(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool]:
     """Within the block, no other process gets into one of the same folder: it gets a
-    BlockingIOError or, where it has something to say before it waits, waits. The lock goes with the
-    process, however that ends. False where the system or the folder's has no locks."""
+    BlockingIOError or, given `wait`, calls that and waits. The lock goes with the process, however
+    that ends. Yields False where the system or the folder's has no locks."""
     if fcntl is None:
         yield False
         return

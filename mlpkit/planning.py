@@ -31,9 +31,8 @@ ACTIVATIONS = (LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh)
 
 
 class CompiledTraining:
-    """A function of batches' indices (K, N), as `Backend.compile` gives, that goes on being right
-    where parameters, optimizer state or settings are replaced between two calls: it is compiled
-    anew then."""
+    """A function of batches' indices (K, N), as `Backend.compile` gives, compiled anew at a call
+    where parameters, optimizer state or settings have been replaced since the last one."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from .datasets import Dataset
 from .history import History, Losses
-from .recipes import network_title
+from .recipes import count_epochs, network_title
 from .runs import Run
 from .signals import Stopped
 from .sources import find_data
@@ -97,7 +97,7 @@ class TrainingDisplay:
         )
         self.say(
             f"Training  {network_title(recipe.net)} with {recipe.optimizer}, lr {recipe.lr:g}, "
-            f"batch size {recipe.batch_size}, {recipe.epochs} epochs, {run.settings.dtype}, "
+            f"batch size {recipe.batch_size}, {count_epochs(recipe.epochs)}, {run.settings.dtype}, "
             f"seed {run.settings.seed}"
         )
         self.say(f"Run       {run.folder}")

@@ -57,6 +57,11 @@ def check_dtype(dtype: str) -> None:
         raise ValueError(f"the dtype must be {' or '.join(DTYPES)}; got {dtype!r}")
 
 
+def count_epochs(number: int) -> str:
+    """So many epochs, in words."""
+    return f"{number} epoch{'s' * (number != 1)}"
+
+
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name, or a ValueError that lists them."""
     if name not in RECIPES:

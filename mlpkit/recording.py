@@ -64,7 +64,7 @@ class Recorder:
 
     A context manager: where training ends, or pauses for a signal, a checkpoint and the curves are
     written; where it diverges, the history and the curves alone, as the checkpoint before is what
-    can be gone on with.
+    can be resumed.
     """
 
     def __init__(self, run: Run, watcher: Watcher, every: Every) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .plotting import OPTIMIZER_NAMES, Rows, accuracy_points, loss_points, title_of
-from .recipes import RECIPES, network_title
+from .recipes import RECIPES, count_epochs, network_title
 from .run_files import RunError, check_types, read_config, read_history, read_json
 from .svhn import FILES
 
@@ -85,11 +85,6 @@ class ReportRun:
         )
 
 
-def count_epochs(number: int) -> str:
-    """So many epochs, in words."""
-    return f"{number} epoch{'s' * (number != 1)}"
-
-
 def digests(runs: dict[str, ReportRun]) -> dict[str, str]:
     """The SHA-256 of the points of each curve, as float64, by recipe.column."""
     return {
@@ -150,7 +145,7 @@ def read_run(folder: Path, recipe: str) -> ReportRun:
         raise RunError(
             f"{folder}, {recipe}'s run, was stopped early, after {epochs} of "
             f"{count_epochs(config['epochs'])}, or its history.csv is damaged: "
-            f"`mlpkit train --resume {folder}` goes on with it"
+            f"`mlpkit train --resume {folder}` resumes it"
         )
     if not all("loss" in row for row in history):
         raise RunError(

@@ -133,7 +133,7 @@ def go_on(run: Run, every: Every, say: Callable[[str], None]) -> bool:
             for line in differences(config, run.config):
                 say(line)
             at = f"after iteration {run.history.iterations} ({path.name})"
-            say(f"Going on with {run.folder} {at}")
+            say(f"Resuming {run.folder} {at}")
             return True
     check_not_lost(run.folder, there)
     say(f"{run.folder} has no checkpoint: starting from the beginning")
@@ -148,7 +148,7 @@ def check_not_lost(folder: Path, damaged: list[Path]) -> None:
         why = f"from {names}, as said above" if damaged else f"without its {LAST}"
         scored = f"`mlpkit eval {folder}` scores what it has learnt; " if learnt else ""
         raise RunError(
-            f"{folder} can't be gone on with {why}: {scored}to train again, name another folder "
+            f"{folder} can't be resumed {why}: {scored}to train again, name another folder "
             "with --out"
         )
 
@@ -230,7 +230,7 @@ def read_record(file: TensorFile) -> dict[str, Any]:
     try:
         record = json.loads(file.metadata.get(RUN, "null"))
         if not isinstance(record, dict):
-            raise RunError(f"{file.path} holds weights, not a run to go on with")
+            raise RunError(f"{file.path} holds weights, not a run to resume")
         check_types(record, RECORD_TYPES, file.path)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(str(error)) from error

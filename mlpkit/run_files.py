@@ -38,7 +38,7 @@ def check_free(folder: Path, *, beside: bool = False) -> None:
     if any(path.name in RUN_FILES or not beside for path in there):
         if (folder / "config.json").is_file():
             raise RunError(
-                f"{folder} holds a run already: name another folder with --out, or go on with that "
+                f"{folder} holds a run already: name another folder with --out, or resume that "
                 f"one by --resume {folder}"
             )
         raise RunError(f"{folder} holds other files: name another folder with --out")
@@ -223,7 +223,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     if not rows:
         raise RunError(
             f"{path} holds no iterations: the run was stopped before its first; `mlpkit train "
-            f"--resume {folder}` goes on with it"
+            f"--resume {folder}` resumes it"
         )
     return rows
 

@@ -16,8 +16,8 @@ if hasattr(signal, "SIGHUP"):  # the terminal is closed; not on Windows
 
 
 class Stopped(BaseException):
-    """A signal ends the command. `status`: the exit status that says so, 128 and its number. A note
-    says what goes on, if anything does."""
+    """A signal ends the command. `status`: the exit status that says so, 128 and its number. A
+    note, where there is one, is the command that resumes what was stopped."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {NAMES[signal.Signals(number)]}")
@@ -25,7 +25,7 @@ class Stopped(BaseException):
 
 
 class Paused(Stopped):
-    """The same, raised where what is under way can be saved and gone on with."""
+    """The same, raised where what is under way can be saved and resumed."""
 
 
 heard: list[int] = []  # the signals that `stop` has raised Stopped for

@@ -1,4 +1,4 @@
-"""The options of `mlpkit train` as settings, of a new run or of one to go on with."""
+"""The options of `mlpkit train` as settings, of a new run or of one to resume."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SETTINGS_TYPES: dict[str, tuple[type, ...]] = {
 def resumed_settings(
     folder: Path, config: dict[str, Any], given: dict[str, Any], backend: str | None
 ) -> Settings:
-    """The settings of a run to go on with. RunError where an option given contradicts them, but for
+    """The settings of a run to resume. RunError where an option given contradicts them, but for
     more epochs, another patience, and the backend."""
     check_types(config, SETTINGS_TYPES, folder / "config.json")
     for key, value in given.items():
@@ -58,10 +58,10 @@ def resumed_settings(
             raise RunError(
                 f"{folder} has {option} {config['epochs']}, which can only be raised; got {value}"
             )
-        if key not in ("epochs", *PATIENCE) and value != config.get(key):
+        if key not in ("epochs", *STOPPING) and value != config.get(key):
             raise RunError(
                 f"{folder} was started with {option} {config.get(key)}; got {value}: leave "
-                f"{option} out to go on with it, or name another folder for a new run"
+                f"{option} out to resume it, or name another folder for a new run"
             )
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)})
     return Settings(
@@ -70,12 +70,12 @@ def resumed_settings(
         backend=backend or config["backend"],
         base=config["recipe"],
         **{key: config[key] for key in RESUMED},
-        **{key: given.get(key, config[key]) for key in PATIENCE},
+        **{key: given.get(key, config[key]) for key in STOPPING},
     )
 
 
 RESUMED = ("keep_prob", "train_size", "val_size", "dtype", "seed")
-PATIENCE = ("patience", "min_delta")
+STOPPING = ("patience", "min_delta")
 
 
 def finished(folder: Path, settings: Settings, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -92,7 +92,7 @@ def finished(folder: Path, settings: Settings, config: dict[str, Any]) -> dict[s
     except (RunError, CheckpointError) as error:
         print(error)
         return None
-    same = all(getattr(settings, key) == config[key] for key in PATIENCE)
+    same = all(getattr(settings, key) == config[key] for key in STOPPING)
     ended = summary["epochs"] >= settings.recipe.epochs or (summary["stopped"] and same)
     return summary if ended else None
 

@@ -25,7 +25,7 @@ from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
 
 CHUNK = 32  # iterations handed to the backend at a time
-PATIENCE = 0.5  # seconds that a chunk may take, so that training can be stopped soon
+SECONDS = 0.5  # that a chunk may take, so that training can be stopped soon
 
 
 class Watcher(Protocol):
@@ -150,7 +150,7 @@ def fit(
 
 class ChunkSize:
     """How many iterations to hand over at a time: one, and from then on as many as are done within
-    PATIENCE, a power of two so that a backend that prepares each number prepares few."""
+    SECONDS, a power of two so that a backend that prepares each number prepares few."""
 
     def __init__(self, most: int) -> None:
         self.most, self.size = most, 1
@@ -161,7 +161,7 @@ class ChunkSize:
         began = time.perf_counter()
         yield
         seconds = max(time.perf_counter() - began, 1e-9) / n
-        fitting = min(max(1, int(PATIENCE / seconds)), self.most)
+        fitting = min(max(1, int(SECONDS / seconds)), self.most)
         self.size = self.most if fitting == self.most else 1 << (fitting.bit_length() - 1)
 
 

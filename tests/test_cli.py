@@ -202,7 +202,7 @@ def test_another_run_is_left_alone(mlpkit: Mlpkit, digits: str, tmp_path: Path) 
     status, out, err = mlpkit(*arguments, "--seed", "9")
     assert (status, out) == (2, "")
     assert err == (
-        "mlpkit: run holds a run already: name another folder with --out, or go on with that one "
+        "mlpkit: run holds a run already: name another folder with --out, or resume that one "
         "by --resume run\n"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before

@@ -70,7 +70,7 @@ def test_a_run_resumed_at_its_end_and_longer(mlpkit: Mlpkit, digits: str, tmp_pa
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     status, out, err = mlpkit("train", "--resume", "run", "--epochs", "4")
     assert (status, err) == (0, "")
-    assert out.startswith("Going on with run after iteration 10 (last.safetensors)\n")
+    assert out.startswith("Resuming run after iteration 10 (last.safetensors)\n")
     for name in ("best.safetensors", "last.safetensors", "history.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -82,11 +82,11 @@ RESUMED = {
     "--resume run --epochs 1": "run has --epochs 2, which can only be raised; got 1",
     "--resume run --min-delta 0.1": "min_delta 0.1 counts for patience alone: give that, too",
     "--resume run --epochs 3 --data other": "other holds other data than run was trained with",
-    "--resume nowhere": "there is no run in nowhere to go on with: a new one is started with --out",
+    "--resume nowhere": "there is no run in nowhere to resume: a new one is started with --out",
     "--resume": "--resume takes a run's folder: --resume RUN, or --out RUN --resume",
     "--resume run --out other": "--resume run and --out other name two runs: leave one out",
-    "run": "run is not for a new run: go on with it by --resume, or name --out",
-    "--out run": "run holds a run already: name another folder with --out, or go on with that one",
+    "run": "run is not for a new run: resume it with --resume, or name --out",
+    "--out run": "run holds a run already: name another folder with --out, or resume that one",
     "--resume run/last.safetensors": "run/last.safetensors is a file: --resume takes the run's fol",
     "--out new --checkpoint-every often": "--checkpoint-every takes iterations, as in 500, a time",
     "--out new --checkpoint-every 0": "as in 30s, 10m or 2h, or epoch; got '0'",
@@ -164,7 +164,7 @@ def test_what_a_finished_run_lost_is_written_again(
     if not (gone and name == "summary.json"):
         assert out.startswith(f"run/{name} " if name == "config.json" else ("run/", "there are no"))
         assert name in out.splitlines()[0]
-    assert "Going on with run after iteration 10 (last.safetensors)\n" in out
+    assert "Resuming run after iteration 10 (last.safetensors)\n" in out
     if name == "best.safetensors":
         assert path.read_bytes() == before
     elif name == "config.json":

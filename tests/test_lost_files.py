@@ -64,7 +64,7 @@ def test_a_lost_history_is_begun_anew(
     ]
     assert said[2] == "history.csv is begun anew, without the losses so far"
     assert said[3] == (
-        f"Going on with {stopped} after iteration {2 * PER_EPOCH + 32} (last.safetensors)"
+        f"Resuming {stopped} after iteration {2 * PER_EPOCH + 32} (last.safetensors)"
     )
     kept = stopped / "history.damaged.csv"
     assert (kept.read_bytes() if kept.exists() else None) == left
@@ -96,7 +96,7 @@ def test_a_history_begun_anew_is_the_next_starts(data: Path, stopped: Path) -> N
         train(data, stopped, Watch(lambda done: True))
     said: list[str] = []
     train(data, stopped, say=said.append)
-    assert [line.split(" with ")[0] for line in said] == ["Going on"]
+    assert [line.split()[0] for line in said] == ["Resuming"]
     assert not (stopped / "history.damaged.csv").exists()
 
 

@@ -479,7 +479,7 @@ def test_the_report_from_training_on(mlpkit: Mlpkit, tmp_path: Path) -> None:
     assert (status, out.count(" already\n")) == (0, 5)
     assert (folders[0] / "history.csv").stat().st_mtime_ns == written
     assert Path(last).read_bytes() == report
-    # What was stopped is gone on with.
+    # What was stopped is resumed.
     (folders[1] / "summary.json").unlink()
     status, out, _ = mlpkit(*command, "--train-size", "150", "--seed", "5")
     assert (status, out.count(" already\n")) == (0, 4)

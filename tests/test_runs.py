@@ -339,7 +339,7 @@ def other_files(folder: Path) -> Path:
     [
         (under_a_file, "below/run can't be made: .*file is a file; name another folder with --out"),
         (a_file, "file is a file; a run needs a folder: name another with --out"),
-        (another_run, "holds a run already: name another folder with --out, or go on with"),
+        (another_run, "holds a run already: name another folder with --out, or resume"),
         (other_files, "holds other files: name another folder with --out"),
     ],
 )
@@ -474,12 +474,12 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "history empty": (
         "plot",
         written("history.csv", b""),
-        ("holds no iterations", "goes on with it"),
+        ("holds no iterations", "resumes it"),
     ),
     "history head": (
         "plot",
         written("history.csv", HEAD),
-        ("holds no iterations", "goes on with it"),
+        ("holds no iterations", "resumes it"),
     ),
     "history text": ("plot", written("history.csv", HEAD + b"1,1,,oh,,,,\n"), OH),
     "history zeros": (

@@ -36,8 +36,8 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """A step run op by op. why: what keeps it from being compiled; "" where the backend has no
-    other."""
+    """A step run op by op. why: what keeps it from being compiled; "" where the backend compiles no
+    steps."""
 
     def __init__(self, backend: Backend, plan: Plan, why: str = "") -> None:
         self.backend, self.plan = backend, plan

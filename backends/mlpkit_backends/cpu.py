@@ -26,17 +26,11 @@ class NumpyBackend(Backend):
         return processor_name()
 
     def details(self) -> dict[str, str]:
-        from threadpoolctl import threadpool_info
-
-        blas = {
-            f"{pool['internal_api']} {pool['version']} for {pool.get('architecture')}"
-            for pool in threadpool_info()
-            if pool["user_api"] == "blas"
-        }
+        blas = sorted(f"{name} for {made_for}" for name, made_for in blas_libraries().items())
         return {
             "processor": processor_name(),
             "threads": str(processors()),
-            "BLAS": ", ".join(sorted(blas)),
+            "BLAS": ", ".join(blas),
         }
 
     # Arrays that are made here begin with a cache line.
@@ -75,7 +69,7 @@ class NumpyBackend(Backend):
         return product(x.T, dy), dy.sum(axis=0)
 
     def leaky_relu(self, x: Array, alpha: float) -> Array:
-        if not 0 < alpha <= 1 or not x.ndim:  # 0 times infinity is no number
+        if not 0 < alpha <= 1 or not x.ndim:  # 0 · ∞ is NaN
             return super().leaky_relu(x, alpha)
         y = alpha * x
         return numpy.maximum(x, y, out=y)
@@ -91,6 +85,17 @@ class NumpyBackend(Backend):
         from .buffered import BufferedStep
 
         return BufferedStep(self, plan, program)
+
+
+def blas_libraries() -> dict[str, str | None]:
+    """The processor that each BLAS was made for, of those that NumPy and SciPy bring."""
+    from threadpoolctl import threadpool_info
+
+    return {
+        f"{pool['internal_api']} {pool['version']}": pool.get("architecture")
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    }
 
 
 def processor_name() -> str:

@@ -49,8 +49,8 @@ class Block:
         yield from ((a, width) for a in (self.b, *self.b_state))
 
     def with_states(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """w and b, each with the two arrays of state that kernels take: itself in place of one that
-        the update doesn't keep."""
+        """w and b, each with the two arrays of state that kernels take: where the update keeps
+        fewer, the parameter itself stands in."""
         w, b = (self.w, *self.w_state, self.w, self.w), (self.b, *self.b_state, self.b, self.b)
         return w[:3], b[:3]
 

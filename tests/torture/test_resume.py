@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     said: list[str] = []
     train(data, stopped, say=said.append)
     assert "last.safetensors is damaged" in said[0]
-    assert said[1] == f"Going on with {stopped} after iteration {PER_EPOCH} (last.1.safetensors)"
+    assert said[1] == f"Resuming {stopped} after iteration {PER_EPOCH} (last.1.safetensors)"
     assert final(stopped) == final(tmp_path / "whole")
 
 
@@ -140,7 +140,7 @@ def test_two_damaged_checkpoints_are_an_error(data: Path, stopped: Path) -> None
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     with pytest.raises(
         RunError,
-        match=r"can.t be gone on with from last.*mlpkit eval",
+        match=r"can.t be resumed from last.*mlpkit eval",
     ):
         train(data, stopped)
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before

@@ -111,7 +111,7 @@ FORMULA real drop(bool kept, real x, real keep_prob) {
 
 // Loss. largest: a row's largest score; sum: that of exp(score - largest) over the row.
 
-// The larger one, and what is no number before all.
+// The larger one; NaN where either is.
 template <typename real>
 FORMULA real larger(real one, real other) {
     return other > one || other != other ? other : one;

@@ -25,7 +25,7 @@ from .evaluation import Batches
 from .losses import CrossEntropy
 from .planning import make_plan
 from .provenance import versions
-from .recipes import RECIPES, build_network, build_optimizer, network_title
+from .recipes import OPTIMIZERS, RECIPES, build_network, build_optimizer, network_title
 from .seeding import epoch_order
 from .training import CHUNK
 
@@ -37,7 +37,7 @@ ROUNDS = 5
 Data = tuple[Any, Any, Any]  # images, labels, mean image
 # By workload: the recipes' batch size; by optimizer: the recipes' learning rate.
 WORKLOADS = {"tinynet": RECIPES["tinynet"].batch_size, "fcn": RECIPES["sgd"].batch_size}
-LEARNING_RATES = {name: RECIPES[name].lr for name in ("sgd", "sgdm", "rmsprop", "adam")}
+LEARNING_RATES = {name: RECIPES[name].lr for name in OPTIMIZERS}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .recipes import DEFAULT_RECIPE, RECIPES, count_epochs
+from .recipes import DEFAULT_RECIPE, OPTIMIZERS, RECIPES, count_epochs
 
 BackendOption = Annotated[
     str | None,
@@ -46,7 +46,7 @@ def train(
             help="Dropout in an MLP by widths: the probability to keep. Default: 0, none."
         ),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, sgdm, rmsprop or adam.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate. Default: the optimizer's recipe's.")
     ] = None,

@@ -9,7 +9,7 @@ import typer
 
 from . import __version__, cli_check, cli_grading, cli_report, cli_train
 from .cli_train import DATA_HELP, BackendOption, DataOption, ThreadsOption
-from .recipes import check_dtype
+from .recipes import OPTIMIZERS, check_dtype
 
 app = typer.Typer(
     name="mlpkit",
@@ -104,7 +104,7 @@ def bench(
     ] = "all",
     workload: Annotated[str | None, typer.Option(help="tinynet or fcn. Default: both.")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="sgd, sgdm, rmsprop or adam. Default: all four.")
+        str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}. Default: all four.")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Default: 64 for tinynet, 32 for fcn.")

@@ -20,7 +20,7 @@ from mlpkit_backends import load
 from . import activations
 from .datasets import Dataset
 from .files import atomic
-from .recipes import network_title
+from .recipes import OPTIMIZERS, network_title
 from .run_files import check_place, read_config, read_history, thinning
 
 Rows = list[dict[str, float]]  # read_history's
@@ -46,11 +46,8 @@ def title_of(folder: Path) -> str:
     """A run's network and optimizer in words."""
     config = read_config(folder)
     net = network_title(config["net"])
-    optimizer = OPTIMIZER_NAMES.get(config["optimizer"], config["optimizer"])
+    optimizer = OPTIMIZERS.get(config["optimizer"], config["optimizer"])
     return f"{net}, {optimizer}, lr {config['lr']:g}"
-
-
-OPTIMIZER_NAMES = {"sgd": "SGD", "sgdm": "SGDM", "rmsprop": "RMSProp", "adam": "Adam"}
 
 
 def curve_figure(history: Rows, title: str, upright: bool = False) -> Figure:

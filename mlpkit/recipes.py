@@ -46,6 +46,9 @@ RECIPES = {
     "rmsprop": Recipe("fcn", "rmsprop", 5e-4, 32, 15, 50000),
     "adam": Recipe("fcn", "adam", 5e-4, 32, 15, 50000),
 }
+# What the command line calls a network or an optimizer, and its class.
+NETWORKS = {"tinynet": "TinyNet", "fcn": "FullyConnectedNetwork"}
+OPTIMIZERS = {"sgd": "SGD", "sgdm": "SGDM", "rmsprop": "RMSProp", "adam": "Adam"}
 DTYPES = ("float32", "float64")
 DEFAULT_RECIPE = "adam"
 MOMENTUM = 0.9
@@ -71,7 +74,7 @@ def find_recipe(name: str) -> Recipe:
 
 def network_title(net: str) -> str:
     """The network that `--net` names, for a person."""
-    return {"tinynet": "TinyNet", "fcn": "FullyConnectedNetwork"}.get(net, f"MLP {net}")
+    return NETWORKS.get(net, f"MLP {net}")
 
 
 def build_network(
@@ -81,16 +84,16 @@ def build_network(
 
     keep_prob: dropout after every hidden activation of an MLP by widths; 0 for none.
     """
-    from .networks import MLP, FullyConnectedNetwork, TinyNet
+    from . import networks
 
-    named = {"tinynet": TinyNet, "fcn": FullyConnectedNetwork}
-    if net in named:
+    if net in NETWORKS:
         if keep_prob:
             raise ValueError(
                 f"{net} has no dropout; got a keep_prob of {keep_prob}: name hidden widths "
                 "instead, as in --net 3072 or --net 100,100,100,100,100"
             )
-        return named[net](seed=seed, dtype=dtype, backend=backend)
+        named: Module = getattr(networks, NETWORKS[net])(seed=seed, dtype=dtype, backend=backend)
+        return named
     try:
         hidden = [int(width) for width in net.split(",")]
     except ValueError:
@@ -101,20 +104,17 @@ def build_network(
             f"got {net!r}"
         )
     widths = (3072, *hidden, 10)
-    return MLP(widths, None, keep_prob, dropout_seed=seed, seed=seed, dtype=dtype, backend=backend)
+    return networks.MLP(
+        widths, None, keep_prob, dropout_seed=seed, seed=seed, dtype=dtype, backend=backend
+    )
 
 
 def build_optimizer(name: str, model: Module, lr: float) -> Optimizer:
     """The optimizer of that name; SGDM with a momentum of 0.9, the rest with their defaults."""
-    from .optimizers import SGD, SGDM, Adam, RMSProp
+    from . import optimizers
 
-    if name == "sgdm":
-        return SGDM(model, lr, MOMENTUM)
-    classes: dict[str, type[SGD] | type[RMSProp] | type[Adam]] = {
-        "sgd": SGD,
-        "rmsprop": RMSProp,
-        "adam": Adam,
-    }
-    if name not in classes:
-        raise ValueError(f"the optimizer must be sgd, sgdm, rmsprop or adam; got {name!r}")
-    return classes[name](model, lr)
+    if name not in OPTIMIZERS:
+        raise ValueError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
+    settings = {"momentum": MOMENTUM} if name == "sgdm" else {}
+    optimizer: Optimizer = getattr(optimizers, OPTIMIZERS[name])(model, lr, **settings)
+    return optimizer

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .plotting import OPTIMIZER_NAMES, Rows, accuracy_points, loss_points, title_of
-from .recipes import RECIPES, count_epochs, network_title
+from .plotting import Rows, accuracy_points, loss_points, title_of
+from .recipes import OPTIMIZERS, RECIPES, count_epochs, network_title
 from .run_files import RunError, check_types, read_config, read_history, read_json
 from .svhn import FILES
 
@@ -130,7 +130,7 @@ def recipe_of(folder: Path) -> str:
     net, optimizer, batch_size = settings
     raise RunError(
         f"{folder} is a run of {network_title(net)} with "
-        f"{OPTIMIZER_NAMES.get(optimizer, optimizer)}, batch size {batch_size}, which is none of "
+        f"{OPTIMIZERS.get(optimizer, optimizer)}, batch size {batch_size}, which is none of "
         f"the recipes {', '.join(RECIPES)}: leave it out"
     )
 

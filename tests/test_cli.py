@@ -230,7 +230,7 @@ BAD: dict[str, str] = {
     "--net 8,0": "positive hidden widths as in 512,256; got '8,0'",
     "--net 8,": "positive hidden widths as in 512,256; got '8,'",
     "--net=": "positive hidden widths as in 512,256; got ''",
-    "--optimizer lion": "the optimizer must be sgd, sgdm, rmsprop or adam; got 'lion'",
+    "--optimizer lion": "the optimizer must be one of sgd, sgdm, rmsprop, adam; got 'lion'",
     "--recipe best": "must be one of tinynet, sgd, sgdm, rmsprop, adam; got 'best'",
     "--backend tpu": "backend must be one of auto, ",
     "--dtype float16": "the dtype must be float32 or float64; got 'float16'",

@@ -31,13 +31,18 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace
     return argparse.Namespace(seconds=0.01, rounds=2, elements=1 << 12, out=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba", "double"])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_parity_of_a_cpu_with_itself(name: str) -> None:
     if name == "numba":
         pytest.importorskip("numba")
-    found = list(gpu_parity.parity(CapturedBackend() if name == "double" else load(name)))
+    found = list(gpu_parity.parity(load(name)))
     assert len(found) > 50
     for what, error, limit in found:
+        assert error <= limit, what
+
+
+def test_every_kernel_of_a_graph_agrees_with_its_ops() -> None:
+    for what, error, limit in gpu_parity.same_steps(CapturedBackend()):
         assert error <= limit, what
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import NoReturn
@@ -13,6 +14,8 @@ from .signals import Stopped, stopping
 def main() -> None:
     """The entry point: what a user can mend is a sentence and exit status 2, and a signal a word
     and its own status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may know ASCII alone; folders' names don't
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with stopping():
             from .commands import app  # within, as it takes a moment in which a signal may come

@@ -34,12 +34,17 @@ def plot_runs(folders: Sequence[Path], out: Path) -> None:
     else:
         titles = [title_of(folder) for folder in folders]
         labels = [
-            title if titles.count(title) == 1 else f"{title} ({folder.name})"
+            title if titles.count(title) == 1 else f"{title} ({in_letters(folder.name)})"
             for title, folder in zip(titles, folders, strict=True)
         ]
         histories = [read_history(folder) for folder in folders]
         figure = comparison_figure(list(zip(labels, histories, strict=True)))
     save(figure, out)
+
+
+def in_letters(name: str) -> str:
+    """A file's name as matplotlib can draw it: bytes that are no text as ?, dollars as such."""
+    return name.encode(errors="replace").decode().replace("$", r"\$")
 
 
 def title_of(folder: Path) -> str:

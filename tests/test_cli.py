@@ -15,7 +15,7 @@ import pytest
 
 import mlpkit_backends
 from mlpkit import svhn
-from tests.commands import TEST, TRAIN, VAL, Mlpkit, environment, history
+from tests.commands import HERE, SMALL, TEST, TRAIN, VAL, Mlpkit, environment, history
 
 COMMANDS = {
     "": "train eval plot activations report compare verify-report bench doctor grade check data",
@@ -410,3 +410,18 @@ def test_data_verified(mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.Monke
     files = (svhn.RemoteFile("a", 3, known),)
     monkeypatch.setattr(svhn, "FILES", files)
     assert mlpkit("data", "verify") == (0, "a: ok\n", "")
+
+
+def test_a_terminal_that_knows_ascii_alone(digits: str, tmp_path: Path) -> None:
+    command = [*HERE, "train", "--data", digits, "--out", "ö", *SMALL]
+    done = subprocess.run(
+        command,
+        env=environment(PYTHONIOENCODING="ascii"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\xf6" in done.stdout
+    assert (tmp_path / "ö" / "summary.json").is_file()

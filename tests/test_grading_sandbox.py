@@ -15,7 +15,7 @@ import pytest
 from mlpkit.grading import jail, packing
 from mlpkit.grading.interface import Outcome, Task
 from mlpkit.grading.packing import SubmissionError
-from mlpkit.grading.sandbox import PRINTED, SandboxRunner, ending
+from mlpkit.grading.sandbox import PRINTED, SandboxRunner, ending, may_become_another
 from mlpkit.grading.submissions import entry_of
 
 TASKS = """
@@ -63,6 +63,40 @@ def test_an_honest_one(tools: Path) -> None:
     assert outcome.error == ""
     np.testing.assert_array_equal(outcome.arrays["y"], X + X)
     assert outcome.output.startswith("hello\n")
+
+
+def test_what_new_files_may_be_read_by_is_no_ones_loss(tools: Path) -> None:
+    """The copy of the submission is for another user to read."""
+    before = os.umask(0o077)
+    try:
+        assert answer(tools, "return 2 * x").error == ""
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("euid", "rights", "may"),
+    [(0, "000001ffffffffff", True), (0, "0000000000000000", False), (1000, "00", False)],
+)
+def test_root_in_a_container_may_be_no_one_else(
+    euid: int, rights: str, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = f"Name:\tpython\nCapPrm:\tff\nCapEff:\t{rights}\n"
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    monkeypatch.setattr(Path, "read_text", lambda path: status)
+    assert may_become_another() is may
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lose what makes it root")
+def test_root_without_its_rights_grades_as_itself_and_says_so(
+    tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpkit.grading.sandbox.may_become_another", lambda: False)
+    path = tools.parent / "student.py"
+    path.write_text("def double(x): return 2 * x")
+    with SandboxRunner(path, 60.0, 600, tasks=tools) as runner:
+        assert runner.run(Task("double", {"x": X})).error == ""
+        assert "make the submission another user" in runner.note
 
 
 @pytest.mark.parametrize("name", ["mlpkit", "mlpkit_backends", "cupy", "cupyx.scipy"])

@@ -57,9 +57,39 @@ def test_where_nothing_can_be_written_a_folder_goes_with_the_process(tmp_path: P
     file = tmp_path / "file"
     file.write_text("")
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    given = {"NUMBA_CACHE_DIR": str(file / "below"), "TMPDIR": str(tmp_path)}
+    nowhere = str(file / "below")
+    given = {"NUMBA_CACHE_DIR": nowhere, "XDG_CACHE_HOME": nowhere, "TMPDIR": str(tmp_path)}
     assert run(tmp_path, **given) == ["-0.5", "1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", PACKAGE.name]
+
+
+def test_where_the_installation_can_not_be_written_the_user_keeps_a_cache(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    given = {
+        "NUMBA_CACHE_DIR": str(tmp_path / "file" / "below"),
+        "XDG_CACHE_HOME": "",
+        "HOME": str(tmp_path),
+    }
+    assert run(tmp_path, **given) == ["-0.5", "1"]
+    assert run(tmp_path, **given) == ["-0.5", "0"]
+    assert list((tmp_path / ".cache" / "mlpkit").iterdir())
+
+
+def test_what_is_damaged_is_compiled_again(tmp_path: Path) -> None:
+    given = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run(tmp_path, **given) == ["-0.5", "1"]
+    for kind, damage in (("nbi", lambda whole: whole[:20]), ("nbc", lambda whole: b"\0" * 99)):
+        (file,) = tmp_path.rglob(f"*update_rows*.{kind}")
+        file.write_bytes(damage(file.read_bytes()))
+        assert run(tmp_path, **given) == ["-0.5", "1"]
+        assert run(tmp_path, **given) == ["-0.5", "0"]
+
+
+def test_a_full_disk_keeps_no_code_and_ends_no_run(tmp_path: Path) -> None:
+    code = "import os\nfrom numba.core.caching import IndexDataCacheFile\n"
+    code += "def full(*_): raise OSError(28, os.strerror(28))\n"
+    code += "IndexDataCacheFile._save_data = full\n"
+    assert run(tmp_path, code + CODE, NUMBA_CACHE_DIR=str(tmp_path)) == ["-0.5", "1"]
 
 
 TRAIN = """

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mlpkit.plotting import (
     activations_figure,
     comparison_figure,
     curve_figure,
+    in_letters,
     plot_runs,
     samples_figure,
     save,
@@ -258,3 +260,8 @@ def test_accuracies_of_few_epochs_show_where_they_are_the_same(epochs: int) -> N
         assert len({line.get_marker() for line in axes.lines}) == 4
         sizes = [line.get_markersize() for line in axes.lines]
         assert sizes == sorted(set(sizes), reverse=True)  # those drawn later are smaller
+
+
+def test_names_of_folders_are_drawn_as_they_are() -> None:
+    assert in_letters("a$b_c$") == r"a\$b_c\$"
+    assert in_letters(os.fsdecode(b"byte\xff")) == "byte?"

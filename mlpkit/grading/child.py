@@ -40,7 +40,8 @@ def main() -> None:
 
     about, arrays = protocol.unpack(sys.stdin.buffer.read())
     jail.hide_toolkit()
-    note = jail.close_off((settings["place"], sys.prefix, sys.base_prefix))
+    needed = (settings["place"], sys.prefix, sys.base_prefix)
+    note = jail.close_off(needed, as_root=settings["uid"] is None and os.geteuid() == 0)
     jail.supervise()  # before, it would hide from us what makes us the user that we are
     pid = os.fork()
     if pid == 0:

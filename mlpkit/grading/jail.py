@@ -26,13 +26,16 @@ BLOCKED = ("mlpkit", "mlpkit_backends", "cupy", "cupy_backends", "cupyx")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def close_off(needed: Sequence[str]) -> str:
+def close_off(needed: Sequence[str], as_root: bool = False) -> str:
     """Enter namespaces without a network, with process numbers and temporary folders of their own,
     where the machine lets us. What is not closed off, in sentences; "" where all is.
 
-    needed: what the submission reads and writes, wherever it lies.
+    needed: what the submission reads and writes, wherever it lies. as_root: it stays root, as it
+    can't be made another user.
     """
     refused = leave_network()
+    if as_root:
+        refused = (*refused, "make the submission another user")
     if not own_temporary_folders(needed):
         refused = (*refused, "give the submission temporary folders of its own")
     if not refused:

@@ -37,6 +37,7 @@ TASK_FILES = ("tasks.py", "submissions.py")
 PRINTED = 64 << 10  # bytes kept of what is printed
 START = 60.0  # seconds for a child to be up, before its own time counts
 GRACE = 10.0  # seconds to clean up in
+TO_BECOME_ANOTHER = 0b11000011  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SETGID and CAP_SETUID
 FIRST_UID = 61000  # of unused users; 0..999 of them, by process
 
 
@@ -71,19 +72,20 @@ class SandboxRunner:
     ) -> None:
         self.timeout, self.memory_mb, self.total = timeout, memory_mb, total
         self.left, self.note = total, ""
-        self.uid = FIRST_UID + os.getpid() % 1000 if os.geteuid() == 0 else None
+        self.uid = FIRST_UID + os.getpid() % 1000 if may_become_another() else None
         self.place = Path(tempfile.mkdtemp(prefix="mlpkit-grade-")).resolve()
         self.place.chmod(0o755)
         try:
             self.tools = self.place / "tools"
-            self.tools.mkdir(mode=0o755)
+            self.tools.mkdir()
             for folder, names in ((HERE, OWN_FILES), (tasks, TASK_FILES)):
                 for name in names:
                     (self.tools / name).write_bytes((folder / name).read_bytes())
             self.submission = bring(Path(submission), self.place / "submission")
             entry_of(self.submission)
-            for path in (self.place / "submission").rglob("*"):
-                path.chmod(0o555 if path.is_dir() else 0o444)
+            for folder in (self.tools, self.place / "submission"):  # whatever the umask is
+                for path in (folder, *folder.rglob("*")):
+                    path.chmod(0o555 if path.is_dir() else 0o444)
         except MissingNameError as error:
             self.close()
             raise SubmissionError(str(error)) from error
@@ -237,6 +239,16 @@ class SandboxRunner:
         if wrong or not isinstance(wrong, str):
             return Outcome(error=str(wrong)[:2000], output=printed)
         return Outcome(arrays, output=printed)
+
+
+def may_become_another() -> bool:
+    """Whether this process may give files away and become another user: root may, unless a
+    container has taken that from it."""
+    if os.geteuid() != 0:
+        return False
+    status = Path("/proc/self/status").read_text()
+    rights = next((line for line in status.splitlines() if line.startswith("CapEff:")), "CapEff: 0")
+    return int(rights.split()[1], 16) & TO_BECOME_ANOTHER == TO_BECOME_ANOTHER
 
 
 def broken(how: str) -> Outcome:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.turns import worst
 from mlpkit.evaluation import Batches
 from mlpkit.gradcheck import check_gradients, rel_error
 from mlpkit.layers import (
@@ -113,11 +114,6 @@ def same_training(backend: Backend, host: Backend, optimizer: str) -> Iterator[F
     yield f"{optimizer}: float32 losses of 50 steps", worst(one, two), 1e-4
     first, again = (train(backend, optimizer, "float32", 60) for _ in range(2))
     yield f"{optimizer}: two float32 runs, bits that differ", sum(map(bits, first, again)), 0
-
-
-def worst(a: Any, b: Any) -> float:
-    """The largest relative difference of two numbers in the same place."""
-    return float(np.max(np.abs(a - b) / np.abs(b)))
 
 
 def random_images(classes: int = 10) -> tuple[Any, Any, Any]:

@@ -26,6 +26,11 @@ def figures(rates: Sequence[float], ours: Sequence[float] = ()) -> dict[str, Any
     return found
 
 
+def worst(a: Any, b: Any) -> float:
+    """The largest relative difference of two numbers in the same place."""
+    return float(np.max(np.abs(a - b) / np.abs(b)))
+
+
 class Turns:
     """Contenders in this process, which are handed so many steps at a time. One that fails is left
     out from then on, with what it said."""
@@ -76,7 +81,7 @@ class Turns:
         them, at most: nobody wins by computing something else. Later ones differ by rounding."""
         base = self.losses[ours][: benchmark.CHUNK] if ours in self.losses else np.nan
         return {
-            name: float(np.max(np.abs(losses[: benchmark.CHUNK] - base) / np.abs(base)))
+            name: worst(losses[: benchmark.CHUNK], base)
             for name, losses in self.losses.items()
             if name != ours
         }

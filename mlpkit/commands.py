@@ -54,10 +54,13 @@ def evaluate(
     from mlpkit_backends.threads import use_threads
 
     use_threads(threads)
-    from .progress import making_data
     from .scoring import evaluate_run
 
-    folder = making_data(data) if data is not None else None
+    folder = None
+    if data is not None:
+        from .progress import making_data  # not for every eval: it brings matplotlib
+
+        folder = making_data(data)
     dataset, scores, same = evaluate_run(run, folder, backend)
     print(f"{run} on {dataset.folder}{'' if same else ', other data than it was trained with'}")
     for split, (loss, accuracy) in scores.items():

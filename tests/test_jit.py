@@ -75,6 +75,11 @@ def test_where_the_installation_can_not_be_written_the_user_keeps_a_cache(tmp_pa
     assert list((tmp_path / ".cache" / "mlpkit").iterdir())
 
 
+def test_a_folder_may_be_named_from_the_current_one(tmp_path: Path) -> None:
+    assert run(tmp_path, NUMBA_CACHE_DIR="kept", XDG_CACHE_HOME=str(tmp_path)) == ["-0.5", "1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_what_is_damaged_is_compiled_again(tmp_path: Path) -> None:
     given = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run(tmp_path, **given) == ["-0.5", "1"]

@@ -33,7 +33,7 @@ def cache_folder() -> str:
     version = hashlib.sha256(sources).hexdigest()[:16]
     first: Any = numba.config.CACHE_DIR or HERE / "__pycache__"  # type: ignore[attr-defined]
     users = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "mlpkit"
-    for root in (Path(first), users):
+    for root in (Path(first).absolute(), users):
         folder = root / f"kernels-{version}"
         if not folder.is_absolute():  # there is no home
             continue

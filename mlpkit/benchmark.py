@@ -115,11 +115,13 @@ def orders(
 
 
 def rate(run: Callable[[Any], Any], batches: Iterator[Any], seconds: float) -> float:
-    """Iterations per second over so many seconds; a chunk's losses come to the host at its end."""
-    done, started = 0, time.perf_counter()
-    while (now := time.perf_counter()) - started < seconds:
+    """Iterations per second over so many seconds, or one chunk; a chunk's losses come to the host
+    at its end."""
+    done, took, started = 0, 0.0, time.perf_counter()
+    while not done or took < seconds:
         done += len(run(next(batches)))
-    return done / (now - started)
+        took = time.perf_counter() - started
+    return done / took
 
 
 def measure(case: Case, data: Data, seconds: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import NoReturn
 
+from .output import UNREAD, discard
 from .signals import Stopped, stopping
 
 
@@ -20,7 +21,17 @@ def main() -> None:
         with stopping():
             from .commands import app  # within, as it takes a moment in which a signal may come
 
-            app(prog_name="mlpkit")
+            try:
+                app(prog_name="mlpkit")
+            finally:
+                sys.stdout.flush()  # now, while what comes of it can be said
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer makes it status 1, which of
+            sys.exit(UNREAD)  # `grade` and others has another meaning
+        raise
+    except BrokenPipeError:
+        discard()
+        sys.exit(UNREAD)
     except Stopped as stopped:
         fail(with_notes(str(stopped), stopped), stopped.status)
     except ModuleNotFoundError as error:
@@ -37,8 +48,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it,
 def describe(error: Exception) -> str:
     """An error as a sentence."""
     if isinstance(error, OSError) and error.errno in FULL:
-        where = f" for {error.filename}" if error.filename is not None else ""
-        return f"the disk is full{where}: make room, or write elsewhere (--out)"
+        if error.filename is None:  # a file would be named
+            return "the disk that the output goes to is full: make room, or send it elsewhere"
+        return f"the disk is full for {error.filename}: make room, or write elsewhere (--out)"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # as of os.getcwd
+        return "the folder that this runs in is gone: change to another"
     if isinstance(error, OSError) and error.filename is not None:
         return (
             f"{error.filename} can't be read or written: {error.strerror}; name another place, or "
@@ -57,4 +71,8 @@ def with_notes(sentence: str, error: BaseException) -> str:
 def fail(sentence: str, status: int) -> NoReturn:
     """Say the error, on one line, and end with the status."""
     print(f"mlpkit: {' '.join(sentence.split())}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard()  # Python would fail again, with a status of its own
     sys.exit(status)

@@ -61,12 +61,15 @@ class Printer:
         from .grading.comparing import Check
         from .grading.outputs import clean
 
-        if section.name != self.section:
+        new = section.name != self.section
+        if new:
             print(f"{section.name}, {section.points:g} points")
             self.section = section.name
         if outcome.error:
             if outcome.error != self.error:
                 print(clean(f"    {part.name}: {outcome.error}"))
+            elif new:
+                print("    as above")
             self.error = outcome.error
         elif isinstance(part.check, Check):
             for measured in part.check.measure(outcome.arrays):

@@ -59,7 +59,7 @@ def grade(
     from .grading.sections import SECTIONS
     from .grading.starter import write_starter
     from .grading.weights import SECTION, score_weights
-    from .run_files import check_place
+    from .run_files import check_places
 
     if starter is not None:
         write_starter(starter)
@@ -76,9 +76,7 @@ def grade(
             f"{MOST_MEMORY}; got {memory}"
         )
     places = {"out": out, "junit": junit, "markdown": markdown, "csv": csv}
-    for place in places.values():
-        if place is not None:
-            check_place(place)
+    check_places(places.values(), [*(submissions or []), weights, rubric])
     if submissions and backend is not None:
         raise ValueError("--backend is for mlpkit itself: a submission runs on NumPy; leave it out")
     named = short_names(submissions or [])

@@ -117,6 +117,7 @@ def train(
     if config is not None and threads is None:
         threads = threads_asked(config)
     use_threads(threads)
+    from .output import tell
     from .progress import TrainingDisplay, making_data
     from .recording import EVERY_EPOCH, Every
     from .resume import has_checkpoint
@@ -142,6 +143,7 @@ def train(
         "min_delta": min_delta,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    asked = None if checkpoint_every is None else Every.parse(checkpoint_every)
     with blaming(folder, config):
         if config is not None and folder is not None:
             settings = replace(resumed_settings(folder, config, given, backend), threads=threads)
@@ -150,8 +152,7 @@ def train(
                 more = f"; {longer} trains it longer" if has_checkpoint(folder) else ""
                 print(f"{folder} is finished{more}. {results(summary)}")
                 return
-            if checkpoint_every is None:
-                checkpoint_every = str(config.get("checkpoint_every", EVERY_EPOCH))
+            asked = asked or Every.parse(str(config.get("checkpoint_every", EVERY_EPOCH)))
             find = (lambda: making_data(data)) if data else (lambda: run_data(config))
         elif run is not None:
             raise ValueError(
@@ -160,8 +161,10 @@ def train(
         else:
             settings = replace(new_settings(given, backend), threads=threads)
             find = lambda: making_data(data)  # noqa: E731
-        every = EVERY_EPOCH if checkpoint_every is None else Every.parse(checkpoint_every)
-        trained = train_run(settings, find, folder, TrainingDisplay, every=every, resume=resume)
+        every = asked or EVERY_EPOCH
+        trained = train_run(
+            settings, find, folder, TrainingDisplay, every=every, resume=resume, say=tell
+        )
     summary = trained.summary
     rate = summary["iterations_per_second"]
     print(

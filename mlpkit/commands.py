@@ -125,7 +125,7 @@ def bench(
     from . import benchmark
     from .plotting import check_target, save
     from .progress import counting, print_rates
-    from .run_files import check_place, write_json
+    from .run_files import check_places, write_json
 
     check_dtype(dtype)
     if not 0 < seconds < float("inf"):
@@ -133,8 +133,7 @@ def bench(
     chosen = benchmark.cases(backend, workload, optimizer, batch_size, dtype)
     if plot is not None:
         check_target(plot)
-    if json is not None:
-        check_place(json)
+    check_places([json, plot])
     data = benchmark.random_images()
     results = []
     with counting("cases") as progress:

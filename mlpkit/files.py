@@ -79,6 +79,15 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def read_small(path: Path, most: int = 1 << 24) -> bytes:
+    """A file's bytes. ValueError where there are more than `most`, which would only fill memory."""
+    with path.open("rb") as file, naming(path):
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} has more than {most} bytes, as no such file has: name another")
+    return content
+
+
 def is_temporary(path: Path) -> bool:
     """Whether it is what a process that was killed in `atomic` may have left."""
     return TEMPORARY.fullmatch(path.name) is not None

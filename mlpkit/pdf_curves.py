@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .files import read_small
+
 PRINTED = 1e-6  # matplotlib prints coordinates to so many points (1/72 inch)
+LARGEST_FILE = 1 << 28  # bytes
 LARGEST_PAGE = 1 << 26  # bytes of a page's instructions; the plots of a run take some 1e5
 
 Points = Sequence[tuple[float, float]]
@@ -44,7 +47,7 @@ class Document:
 
 def read_pdf(path: Path) -> Document:
     """Read a PDF of matplotlib's. Raises PdfError, OSError."""
-    raw = path.read_bytes()
+    raw = read_small(path, LARGEST_FILE)
     if not raw.startswith(b"%PDF-"):
         raise PdfError(f"{path} is no PDF: name the file that `mlpkit report` wrote")
     if not raw.rstrip().endswith(b"%%EOF"):

@@ -37,7 +37,8 @@ def plot_runs(folders: Sequence[Path], out: Path) -> None:
             title if titles.count(title) == 1 else f"{title} ({in_letters(folder.name)})"
             for title, folder in zip(titles, folders, strict=True)
         ]
-        histories = [read_history(folder) for folder in folders]
+        thin = common_thinning([read_history(folder) for folder in folders])
+        histories = [read_history(folder, thin) for folder in folders]
         figure = comparison_figure(list(zip(labels, histories, strict=True)))
     save(figure, out)
 
@@ -77,8 +78,9 @@ def comparison_figure(runs: Sequence[tuple[str, Rows]]) -> Figure:
     other."""
     figure = Figure(figsize=(8, 11), layout="constrained")
     loss_axes, train_axes, val_axes = figure.subplots(3, 1)
+    thin = common_thinning([history for _, history in runs])
     for label, history in runs:
-        plot_loss(loss_axes, history, label)
+        plot_loss(loss_axes, history, label, thin)
         plot_accuracy(train_axes, history, "train_acc", label)
         plot_accuracy(val_axes, history, "val_acc", label)
     loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy of a batch")
@@ -91,9 +93,15 @@ def comparison_figure(runs: Sequence[tuple[str, Rows]]) -> Figure:
     return figure
 
 
-def loss_points(history: Rows) -> list[tuple[float, float]]:
+def common_thinning(histories: Sequence[Rows]) -> int:
+    """Every how many iterations losses are drawn, the longest run's for all: a curve of more points
+    looks rougher."""
+    return max(thinning(int(history[-1]["iteration"])) for history in histories)
+
+
+def loss_points(history: Rows, thin: int | None = None) -> list[tuple[float, float]]:
     """Iteration and loss of the first and of every so many iterations after it."""
-    thin = thinning(int(history[-1]["iteration"]))
+    thin = thin or common_thinning([history])
     return [
         (row["iteration"], row["loss"])
         for row in history
@@ -106,9 +114,9 @@ def accuracy_points(history: Rows, column: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[column]) for row in history if column in row]
 
 
-def plot_loss(axes: Axes, history: Rows, label: str | None = None) -> None:
+def plot_loss(axes: Axes, history: Rows, label: str | None = None, thin: int | None = None) -> None:
     """The loss by iteration, thinned."""
-    points = loss_points(history)
+    points = loss_points(history, thin)
     marker = "o" if len(points) == 1 else None  # a line of one point would not show
     x, y = [x for x, _ in points], [y for _, y in points]
     axes.plot(x, y, label=label, linewidth=1, marker=marker, markersize=4)

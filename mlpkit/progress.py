@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from .datasets import Dataset
 from .history import History, Losses
+from .output import tell
 from .recipes import count_epochs, network_title
 from .runs import Run
 from .signals import Stopped
@@ -58,12 +58,10 @@ def making_data(choice: str | None) -> Path:
 
 
 class LastingConsole(Console):
-    """Where nobody reads any longer, as after `| head`, training goes on without a word."""
+    """One that leaves it to `tell` that nobody reads any longer."""
 
     def on_broken_pipe(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        raise  # the error that this is called for
 
 
 class TrainingDisplay:
@@ -113,7 +111,7 @@ class TrainingDisplay:
 
     def say(self, line: str) -> None:
         """A line that stays, above the live one."""
-        self.console.print(line, markup=False)
+        tell(line, partial(self.console.print, markup=False))
 
     def iterations(self, done: int, total: int, losses: Losses) -> None:
         """The loss, the rate and the time left, now and then."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from .plotting import Rows, accuracy_points, loss_points, title_of
 from .recipes import OPTIMIZERS, RECIPES, count_epochs, network_title
-from .run_files import RunError, check_types, read_config, read_history, read_json
+from .run_files import RunError, check_types, read_config, read_history, read_json, resuming
 from .svhn import FILES
 
 # The comparisons' panels, and columns of history.csv.
@@ -145,7 +145,7 @@ def read_run(folder: Path, recipe: str) -> ReportRun:
         raise RunError(
             f"{folder}, {recipe}'s run, was stopped early, after {epochs} of "
             f"{count_epochs(config['epochs'])}, or its history.csv is damaged: "
-            f"`mlpkit train --resume {folder}` resumes it"
+            f"`{resuming(folder)}` resumes it"
         )
     if not all("loss" in row for row in history):
         raise RunError(

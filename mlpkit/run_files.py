@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .files import atomic, is_temporary, locked, remove_temporaries
+from .files import atomic, is_other, is_temporary, locked, read_small, remove_temporaries
 from .history_file import COLUMNS, HEAD
 from .recipes import DTYPES
 
@@ -39,13 +40,18 @@ def check_free(folder: Path, *, beside: bool = False) -> None:
         if (folder / "config.json").is_file():
             raise RunError(
                 f"{folder} holds a run already: name another folder with --out, or resume that "
-                f"one by --resume {folder}"
+                f"one: `{resuming(folder)}`"
             )
         raise RunError(f"{folder} holds other files: name another folder with --out")
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         why = f"{place} can't be written to" if place.is_dir() else f"{place} is a file"
         raise RunError(f"{folder} can't be made: {why}; name another folder with --out")
+
+
+def resuming(folder: Path) -> str:
+    """The command that resumes a run, as a shell takes it."""
+    return f"mlpkit train --resume {shlex.quote(str(folder))}"
 
 
 def check_files(folder: Path) -> None:
@@ -70,6 +76,17 @@ def claimed(folder: Path) -> Iterator[None]:
             ) from error
         remove_temporaries(folder)
         yield
+
+
+def check_places(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """ValueError where a file can't be written at one of the outputs' paths, None being none, or
+    would take the place of another's or of an input's."""
+    taken = {path.resolve() for path in inputs if path is not None}
+    for out in (path for path in outputs if path is not None):
+        check_place(out)
+        if out.resolve() in taken and not is_other(out):
+            raise ValueError(f"{out} is named twice, and would be written over: name another place")
+        taken.add(out.resolve())
 
 
 def check_place(out: Path) -> None:
@@ -126,7 +143,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         if any((folder / name).is_file() for name in CHECKPOINTS):
-            raise RunError(f"{path} is gone: `mlpkit train --resume {folder}` writes it again")
+            raise RunError(f"{path} is gone: `{resuming(folder)}` writes it again")
         raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
     config = read_json(path, {})
     check_config(config, path)
@@ -153,9 +170,9 @@ def run_data(config: dict[str, Any]) -> Path:
 
 def read_json(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     """A JSON object of a run, with the types of what is named checked. Raises RunError."""
-    remedy = f"`mlpkit train --resume {path.parent}` writes it again"
+    remedy = f"`{resuming(path.parent)}` writes it again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_small(path))
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} should be JSON; it is damaged ({error}): {remedy}") from error
     if not isinstance(content, dict):
@@ -174,8 +191,8 @@ def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], pat
             expected = TYPE_NAMES[allowed[0]]
             came = f"it is {value!r}" if key in content else "it is missing"
             raise RunError(
-                f"{path}: {key} should be {expected}; {came}: mend it, or remove the file: `mlpkit "
-                f"train --resume {path.parent}` writes it again"
+                f"{path}: {key} should be {expected}; {came}: mend it, or remove the file: "
+                f"`{resuming(path.parent)}` writes it again"
             )
 
 
@@ -195,9 +212,10 @@ def thinning(iterations: int) -> int:
     return max(1, min(THIN, iterations // THIN), iterations // MOST)
 
 
-def read_history(folder: Path) -> list[dict[str, float]]:
+def read_history(folder: Path, thin: int | None = None) -> list[dict[str, float]]:
     """The rows of a run's history.csv that are drawn, without the empty columns: those of every so
-    many iterations (`thinning`), every epoch's last, and the last. Raises RunError."""
+    many iterations (thin; None: its `thinning`), every epoch's last, and the last. Raises
+    RunError."""
     path = folder / "history.csv"
     if not path.is_file():
         if path.exists():
@@ -208,7 +226,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     rows = []
     with path.open("rb") as file:
         last = sum(1 for _ in file)
-        thin = thinning(last - 1)
+        thin = thin or thinning(last - 1)
         file.seek(0)
         for number, line in enumerate(file, start=1):
             text = line.decode(errors="replace").rstrip()
@@ -222,15 +240,15 @@ def read_history(folder: Path) -> list[dict[str, float]]:
                 raise RunError(f"{path}, line {number}, {error}: {begin_anew(folder)}") from error
     if not rows:
         raise RunError(
-            f"{path} holds no iterations: the run was stopped before its first; `mlpkit train "
-            f"--resume {folder}` resumes it"
+            f"{path} holds no iterations: the run was stopped before its first; "
+            f"`{resuming(folder)}` resumes it"
         )
     return rows
 
 
 def begin_anew(folder: Path) -> str:
     """What mends a damaged history.csv, in words."""
-    return f"`mlpkit train --resume {folder}` begins it anew, without the losses so far"
+    return f"`{resuming(folder)}` begins it anew, without the losses so far"
 
 
 def read_row(text: str) -> dict[str, float]:

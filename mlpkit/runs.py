@@ -3,7 +3,6 @@ curves."""
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -26,7 +25,7 @@ from .provenance import data_hashes, peak_rss_bytes, versions
 from .recipes import Recipe, build_network, build_optimizer, check_dtype
 from .recording import EVERY_EPOCH, Every, Recorder
 from .resume import go_on, is_run, scalars
-from .run_files import check_free, claimed, free_path, make_free_folder, write_json
+from .run_files import check_free, claimed, free_path, make_free_folder, resuming, write_json
 from .scoring import BEST, MEAN_IMAGE, on_device
 from .seeding import check_seed
 from .signals import Stopped, hold
@@ -118,7 +117,7 @@ def train_run(
             train_on(run, every, watch)
         except (Stopped, OSError, RuntimeError, MemoryError) as error:
             if is_run(folder):
-                error.add_note(f"go on: mlpkit train --resume {shlex.quote(str(folder))}")
+                error.add_note(f"go on: {resuming(folder)}")
             raise
     return run
 

@@ -18,7 +18,7 @@ from .matfile import IMAGE
 from .model import Module
 from .provenance import data_hashes
 from .recipes import build_network
-from .run_files import RunError, read_config, run_data
+from .run_files import RunError, read_config, resuming, run_data
 
 BEST = "best.safetensors"
 MEAN_IMAGE = "mean_image"  # beside the weights, so that they can score any data
@@ -40,12 +40,12 @@ def load_run(
     if not (folder / BEST).is_file():
         raise RunError(
             f"{folder} has no {BEST}: it was stopped before the end of its first epoch, or the "
-            f"file was removed; `mlpkit train --resume {folder}` goes on, or writes it again"
+            f"file was removed; `{resuming(folder)}` goes on, or writes it again"
         )
     try:
         weights = load_weights(folder / BEST, checked=True)
     except CheckpointError as error:
-        error.add_note(f"`mlpkit train --resume {folder}` writes it again from the last checkpoint")
+        error.add_note(f"`{resuming(folder)}` writes it again from the last checkpoint")
         raise
     expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}
     for name, shape in expected.items():

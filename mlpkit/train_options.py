@@ -19,6 +19,8 @@ def new_settings(given: dict[str, Any], backend: str | None) -> Settings:
     base_name = rest.pop("recipe", DEFAULT_RECIPE)
     if "lr_decay" in rest:
         rest.setdefault("lr_decay_every", 1)
+    elif "lr_decay_every" in rest:
+        raise ValueError("--lr-decay-every is when --lr-decay multiplies: give both, or neither")
     base, optimizer = find_recipe(base_name), rest.get("optimizer")
     if optimizer in RECIPES and optimizer != base.optimizer:
         base = replace(base, lr=RECIPES[optimizer].lr)

@@ -69,6 +69,7 @@ def test_the_rate_counts_iterations_by_the_clock(monkeypatch: pytest.MonkeyPatch
         return [0.0] * 32
 
     assert benchmark.rate(chunk, iter(range(100)), 1.0) == pytest.approx(80.0)
+    assert benchmark.rate(chunk, iter(range(100)), 1e-9) == pytest.approx(80.0)  # one chunk
 
 
 def test_a_table_a_file_and_a_picture(
@@ -124,3 +125,13 @@ def test_a_file_that_cannot_be_written_is_said_before_measuring(
     monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("measured"))
     with pytest.raises(ValueError, match=r"there is no folder .*missing for x\.png: make it first"):
         run("bench", "--backend", "numpy", option, str(tmp_path / "missing" / "x.png"))
+
+
+def test_figures_and_picture_have_places_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("measured"))
+    picture, same = tmp_path / "x.png", tmp_path / "." / "x.png"
+    with pytest.raises(ValueError, match=r"x\.png is named twice, and would be written over"):
+        run("bench", "--backend", "numpy", "--plot", str(picture), "--json", str(same))
+    assert list(tmp_path.iterdir()) == []

@@ -202,8 +202,8 @@ def test_another_run_is_left_alone(mlpkit: Mlpkit, digits: str, tmp_path: Path) 
     status, out, err = mlpkit(*arguments, "--seed", "9")
     assert (status, out) == (2, "")
     assert err == (
-        "mlpkit: run holds a run already: name another folder with --out, or resume that one "
-        "by --resume run\n"
+        "mlpkit: run holds a run already: name another folder with --out, or resume that one: "
+        "`mlpkit train --resume run`\n"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
@@ -221,7 +221,8 @@ BAD: dict[str, str] = {
     "--lr inf": "lr must be positive and finite; got inf",
     "--lr-decay 0": "lr_decay must be positive and finite; got 0.0",
     "--lr-decay nan": "lr_decay must be positive and finite; got nan",
-    "--lr-decay-every 0": "lr_decay_every must be at least 1; got 0",
+    "--lr-decay-every 2": "--lr-decay-every is when --lr-decay multiplies: give both, or neither",
+    "--lr-decay 0.5 --lr-decay-every 0": "lr_decay_every must be at least 1; got 0",
     "--keep-prob -0.1": "in [0, 1]; got -0.1",
     "--keep-prob 1.1": "in [0, 1]; got 1.1",
     "--keep-prob nan": "in [0, 1]; got nan",

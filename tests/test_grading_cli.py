@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_a_syntax_error_is_said_once_at_its_line(mlpkit: Mlpkit, tmp_path: Path)
     assert out.count("SyntaxError in typo.py, line 2: invalid syntax: x = = 1") == 1
 
 
+def test_outputs_that_are_no_files_may_be_named_twice(mlpkit: Mlpkit) -> None:
+    assert mlpkit("right.py", "--csv", "/dev/null", "--markdown", "/dev/null")[0] == 0
+
+
+def test_a_pipe_is_no_submission(mlpkit: Mlpkit, tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    for name in ("pipe.zip", "pipe.py"):  # nothing ever writes into them
+        os.mkfifo(tmp_path / name)
+        refused(mlpkit(name), f"{name} could not be graded: ")
+
+
 def test_names_that_differ(mlpkit: Mlpkit, tmp_path: Path) -> None:
     for course in ("c1", "c2"):
         (tmp_path / course).mkdir()
@@ -167,6 +180,7 @@ def test_a_rubric(mlpkit: Mlpkit, tmp_path: Path) -> None:
         (b'{"Drawing": 3}', "Drawing"),
         (f'{{"{FORWARD}": -1}}'.encode(), "points from 0 to 1000000; it has -1"),
         (b'{"\xff": 1}', "should be JSON"),
+        (b" " * (1 << 24) + b"{}", "rubric.json has more than 16777216 bytes"),
     ],
 )
 def test_a_wrong_rubric(mlpkit: Mlpkit, tmp_path: Path, content: bytes, said: str) -> None:
@@ -187,6 +201,9 @@ def test_a_wrong_rubric(mlpkit: Mlpkit, tmp_path: Path, content: bytes, said: st
         ("right.py --out gone/results.json", "there is no folder gone"),
         ("right.py --out .", "is a folder"),
         ("right.py wrong.py --out results.json", "of one submission; got 2"),
+        ("right.py --csv right.py", "right.py is named twice, and would be written over"),
+        ("right.py --rubric r.json --junit ./r.json", "r.json is named twice"),
+        ("right.py --csv a.txt --markdown a.txt", "a.txt is named twice"),
         ("right.py --backend numpy", "--backend is for mlpkit itself"),
         ("right.py --weights w.npz", "give both or neither"),
         (

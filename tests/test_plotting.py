@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from mlpkit import plotting
 from mlpkit.datasets import Dataset, Split
 from mlpkit.plotting import (
     activations_figure,
@@ -249,6 +250,17 @@ def test_a_run_of_one_epoch_beside_a_longer_one_hides_nothing(tmp_path: Path) ->
         low, high = axes.get_xlim()
         assert low <= 1
         assert high >= 5
+
+
+def test_a_shorter_runs_loss_is_drawn_as_often_as_the_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(plotting, "save", lambda figure, out: figures.append(figure))
+    runs = [make_run(tmp_path / str(n), epochs=1, per_epoch=n) for n in (3300, 7000)]
+    plot_runs(runs, tmp_path / "both.png")
+    loss = figures[0].axes[0]
+    assert [x for x, _ in points(loss)] == [list(range(1, n, 70)) for n in (3300, 7000)]
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

@@ -34,9 +34,11 @@ def bring(source: Path, place: Path) -> Path:
     place.mkdir(mode=0o755)
     if source.is_dir():
         copy_folder(source, place)
+    elif not source.is_file():  # a pipe would be waited for
+        raise SubmissionError(what_it_is(source))
     elif zipfile.is_zipfile(source):
         extract(source, place)
-    elif source.suffix == ".py" and source.is_file():
+    elif source.suffix == ".py":
         room = Room()
         with source.open("rb") as file:
             room.write(file, place / source.name)

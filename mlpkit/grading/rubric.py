@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..files import read_small
 from .interface import Section
 
 MOST = 1_000_000
@@ -15,7 +16,7 @@ MOST = 1_000_000
 def reweigh(sections: Sequence[Section], path: Path) -> tuple[Section, ...]:
     """Sections whose parts are scaled to a rubric's points; the rest keep theirs. ValueError."""
     try:
-        rubric = json.loads(path.read_text(encoding="utf-8"))
+        rubric = json.loads(read_small(path))
     except OSError as error:
         raise ValueError(
             f"{path} can't be read: {error.strerror}; --rubric takes a JSON file, section names to "

@@ -31,7 +31,7 @@ def bring(source: Path, place: Path) -> Path:
 
     A .zip's single top-level folder is entered. Links aren't followed. Raises SubmissionError.
     """
-    place.mkdir(mode=0o755)
+    place.mkdir()
     if source.is_dir():
         copy_folder(source, place)
     elif not source.is_file():  # a pipe would be waited for
@@ -86,7 +86,6 @@ class Room:
                         f"a submission may take {TOTAL_BYTES} bytes; it takes more: leave data out"
                     )
                 out.write(chunk)
-        target.chmod(0o644)
 
 
 def copy_folder(source: Path, place: Path) -> None:
@@ -96,7 +95,7 @@ def copy_folder(source: Path, place: Path) -> None:
         names[:] = [n for n in names if n not in (".git", "__pycache__", ".venv")]
         names[:] = [n for n in names if not (Path(folder) / n).is_symlink()]
         target = place / Path(folder).relative_to(source)
-        target.mkdir(mode=0o755, exist_ok=True)
+        target.mkdir(exist_ok=True)
         room.count()
         for name in files:
             path = Path(folder) / name
@@ -117,7 +116,7 @@ def extract(source: Path, place: Path) -> None:
                 target = place / safe(member)
                 is_folder = member.filename.endswith(("/", "\\"))
                 folder = target if is_folder else target.parent
-                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 if not is_folder:
                     with open_member(archive, member) as file:
                         room.write(file, target)

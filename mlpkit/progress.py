@@ -151,7 +151,7 @@ class RecipesDisplay:
     its validation accuracy at its end. A context manager; it may be told from several threads."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = LastingConsole(highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
         self.live = Progress(
             *columns, console=self.console, transient=True, disable=not self.console.is_terminal
@@ -168,7 +168,7 @@ class RecipesDisplay:
 
     def say(self, line: str) -> None:
         """A line that stays, above the live ones."""
-        self.console.print(line, markup=False)
+        tell(line, partial(self.console.print, markup=False))
 
     def wait_for(self, name: str, epochs: int) -> None:
         """Show a recipe that is to be trained."""

@@ -74,6 +74,29 @@ def test_where_nobody_reads_the_status_is_none_of_the_commands_own(
     assert process.returncode == 128 + 13  # SIGPIPE, as a shell has it
 
 
+def test_a_comparison_goes_on_where_nobody_reads(tmp_path: Path) -> None:
+    code = """
+import sys
+from mlpkit.progress import RecipesDisplay
+with RecipesDisplay() as display:
+    for line in range(3):
+        display.say(f"{line}")
+print("to its end", file=sys.stderr)
+"""
+    with subprocess.Popen(
+        [HERE[0], "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"to its end\n"
+    assert process.returncode == 0
+
+
 def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     code = f"import os; os.rmdir({str(tmp_path / 'gone')!r}); {HERE[-1]}"

@@ -113,6 +113,31 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
         {"Leaky ReLU backward", "FC + leaky ReLU", "Dropout network"},
         "slope",
     ),
+    "slope ignored": (
+        "return np.where(x >= 0, x, self.slope * x)",
+        "return np.where(x >= 0, x, 0.01 * x)",
+        {"Leaky ReLU forward", "Activations"},
+        "the negative_slope that the constructor was given isn't used",
+    ),
+    "slope ignored backward": (
+        "return np.where(self.x >= 0, dout, self.slope * dout)",
+        "return np.where(self.x >= 0, dout, 0.01 * dout)",
+        {"Leaky ReLU backward"},
+        "the negative_slope that the constructor was given isn't used",
+    ),
+    "gradients added up": (
+        "self.grads[self.w_name] = self.x.T @ dout",
+        "self.grads[self.w_name] = self.grads.get(self.w_name, 0) + self.x.T @ dout",
+        {"FC backward"},
+        "it is added to the gradient of the backward before",
+    ),
+    "softmax over the examples": (
+        "    x = x - x.max(axis=-1, keepdims=True)\n    e = np.exp(x)\n"
+        "    return e / e.sum(axis=-1, keepdims=True)",
+        "    return np.exp(x) / np.exp(x).sum(axis=0, keepdims=True)",
+        {"Softmax + cross entropy", "Small network"},
+        "it is normalised over the examples",
+    ),
     "mask not scaled": (
         "< self.keep_prob) / self.keep_prob",
         "< self.keep_prob) * 1.0",
@@ -203,6 +228,74 @@ def test_a_mistake_costs_its_rows_and_gets_its_hint(tmp_path: Path, mistake: str
     assert hint in "\n".join(found.values())
 
 
+def test_t_counts_steps_and_not_parameters(tmp_path: Path) -> None:
+    once = "        self.t += 1\n        super().step()"
+    each = "        m_hat, v_hat ="
+    assert (PLAIN.count(once), PLAIN.count(each)) == (1, 1)
+    text = PLAIN.replace(once, "        super().step()").replace(
+        each, f"        self.t += 1\n{each}"
+    )
+    said = lost(grade_text(tmp_path, text))
+    assert set(said) == {"Adam"}
+    assert "t is incremented for each parameter" in said["Adam"]
+
+
+def test_another_mask_in_dropout_s_backward(tmp_path: Path) -> None:
+    right = "return dout * self.mask"
+    drawn = "(np.random.rand(*dout.shape) < self.keep_prob) / self.keep_prob"
+    wrong = f"return dout * {drawn} if self.keep_prob else dout"
+    result = grade_text(tmp_path, PLAIN.replace(right, wrong))
+    (failure,) = failures_of(result, "Dropout backward")
+    assert failure.hint.startswith("another mask is drawn than forward's")
+
+
+def test_where_the_forward_is_wrong_no_backward_is_blamed(tmp_path: Path) -> None:
+    right = "return x @ self.params[self.w_name] + self.params[self.b_name]"
+    assert PLAIN.count(right) == 1
+    result = grade_text(tmp_path, PLAIN.replace(right, right.partition(" + ")[0]))
+    hints = {failure.hint for failure in failures_of(result, "FC + leaky ReLU")[:3]}
+    assert hints == {"the output of the forward pass is wrong already: mend that first"}
+
+
+# Its TinyNet is tinier still.
+QUICK = PLAIN.replace("fc(3072, 3072,", "fc(3072, 4,").replace("fc(3072, 10,", "fc(4, 10,")
+BEST = "if val_accs[-1] == max(val_accs) and val_accs.count(val_accs[-1]) == 1:"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "hint"),
+    [
+        (BEST, "if True:", "they are another epoch's"),
+        (BEST, BEST.replace("val_accs", "train_accs"), "they are another epoch's"),
+        (
+            "return np.mean(model.forward(data, False).argmax(axis=1) == labels)",
+            "hits = model.forward(data, False).argmax(axis=1) == labels\n"
+            "    return hits.sum() / (batch_size * -(-len(data) // batch_size))",
+            "the last, smaller batch counts as a full one",
+        ),
+        (BEST, BEST.replace(" and val_accs.count(val_accs[-1]) == 1", ""), ""),  # the latest best
+    ],
+)
+def test_the_best_epoch_is_that_of_the_highest_validation_accuracy(
+    tmp_path: Path, right: str, wrong: str, hint: str
+) -> None:
+    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    assert QUICK.count(right) == 1
+    (section,) = grade_text(tmp_path, QUICK.replace(right, wrong), training).sections
+    found = [failure for failure in section.failures if failure.part == "best epoch"]
+    assert [hint in failure.hint for failure in found] == [True] * bool(hint)
+
+
+def test_percents_are_no_fractions(tmp_path: Path) -> None:
+    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    right = "return np.mean(model"
+    (section,) = grade_text(
+        tmp_path, QUICK.replace(right, "return 100 * np.mean(model"), training
+    ).sections
+    said = [failure.what for failure in section.failures if failure.part.startswith("best")]
+    assert said == ["val_acc should be fractions from 0 to 1"] * 2
+
+
 def failures_of(result: Grade, name: str) -> list[Failure]:
     """What is said of a section."""
     return next(list(s.failures) for s in result.sections if s.name == name)
@@ -246,7 +339,7 @@ def test_what_is_missing_costs_the_sections_that_need_it(tmp_path: Path) -> None
 
 def test_a_failure_names_the_worst_element_and_both_values(tmp_path: Path) -> None:
     step = "w -= self.lr * dw / np.sqrt(c"
-    text = PLAIN.replace(step, f"w[1, 2] += 0.5\n        {step}")
+    text = PLAIN.replace(step, f"if w.ndim > 1: w[1, 2] += 0.5\n        {step}")
     said = lost(grade_text(tmp_path, text))["RMSProp"]
     assert "worst at [1, 2]: expected -0.0288188" in said
     assert "got 0.471181" in said
@@ -259,8 +352,6 @@ def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
     assert "copy the best epoch's parameters" in found["Training to 75 %"]
 
 
-# Its TinyNet is tinier still.
-QUICK = PLAIN.replace("fc(3072, 3072,", "fc(3072, 4,").replace("fc(3072, 10,", "fc(4, 10,")
 DECAYS = "epoch > 0 and epoch % lr_decay_every == 0"
 
 

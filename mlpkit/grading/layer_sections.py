@@ -18,6 +18,8 @@ from .formulas import (
 from .interface import Array, Part, Section, Task
 
 WRONG_AXIS = "the bias's gradient is summed over the wrong axis: sum over the examples, axis 0"
+GIVEN_SLOPE = 0.25
+SLOPE_UNUSED = "the negative_slope that the constructor was given isn't used"
 SLOPE_MISSING = f"the slope below zero is missing: {SLOPE} x there, not 0"
 KEEP_ALL = (0.0, 1.0)
 
@@ -48,10 +50,11 @@ def fc_backward() -> Section:
     task = Task("fc_backward", {"x": x, "w": w, "b": b, "dout": dout})
     dw, db = x.T @ dout, dout.sum(axis=0)
     divided = "it is divided by the batch, which the loss has done already"
+    added = "it is added to the gradient of the backward before: each takes the last one's place"
     parts = {
         "dx": (dout @ w.T, {divided: dout @ w.T / 15}),
-        "dw": (dw, {divided: dw / 15}),
-        "db": (db, {WRONG_AXIS: dout.sum(axis=1), divided: db / 15}),
+        "dw": (dw, {divided: dw / 15, added: 2 * dw}),
+        "db": (db, {WRONG_AXIS: dout.sum(axis=1), divided: db / 15, added: 2 * db}),
     }
     images = random(5, 15, 2, 2, 3)
     stays_flat = {"backward leaves it flat: restore x's shape": images.reshape(15, -1)}
@@ -85,9 +88,24 @@ def leaky_relu_forward() -> Section:
         "the slope is on the wrong side of zero": np.where(x < 0, x, SLOPE * x),
         "below zero it should be slope x, with x's sign": np.where(x >= 0, x, -SLOPE * x),
     }
-    check = comparing("out", leaky(x), 1e-7, mistakes)
+    sloped = Task("leaky_relu_forward", {"x": x}, {"slope": GIVEN_SLOPE})
+    unused = {SLOPE_UNUSED: leaky(x)}
     return Section(
-        "Leaky ReLU forward", (Part("output", 2, Task("leaky_relu_forward", {"x": x}), check),)
+        "Leaky ReLU forward",
+        (
+            Part(
+                "output",
+                1.5,
+                Task("leaky_relu_forward", {"x": x}),
+                comparing("out", leaky(x), 1e-7, mistakes),
+            ),
+            Part(
+                f"output at slope {GIVEN_SLOPE}",
+                0.5,
+                sloped,
+                comparing("out", leaky(x, GIVEN_SLOPE), 1e-7, unused),
+            ),
+        ),
     )
 
 
@@ -101,9 +119,26 @@ def leaky_relu_backward() -> Section:
         "the slope alone is returned: multiply by dout": leaky_gradient(np.ones_like(x), x),
         "x is in it: the gradient is slope times dout": leaky_gradient(dout, x) * x,
     }
-    task = Task("leaky_relu_backward", {"x": x, "dout": dout})
-    check = comparing("dx", leaky_gradient(dout, x), 1e-10, mistakes)
-    return Section("Leaky ReLU backward", (Part("dx", 2, task, check),))
+    arrays = {"x": x, "dout": dout}
+    sloped = Task("leaky_relu_backward", arrays, {"slope": GIVEN_SLOPE})
+    unused = {SLOPE_UNUSED: leaky_gradient(dout, x)}
+    return Section(
+        "Leaky ReLU backward",
+        (
+            Part(
+                "dx",
+                1.5,
+                Task("leaky_relu_backward", arrays),
+                comparing("dx", leaky_gradient(dout, x), 1e-10, mistakes),
+            ),
+            Part(
+                f"dx at slope {GIVEN_SLOPE}",
+                0.5,
+                sloped,
+                comparing("dx", leaky_gradient(dout, x, GIVEN_SLOPE), 1e-10, unused),
+            ),
+        ),
+    )
 
 
 def dropout_forward() -> Section:
@@ -174,18 +209,26 @@ def dropout_backward() -> Section:
     element by a factor that out / x tells."""
     x, dout = random(9, 5, 5), random(10, 5, 5)
 
-    def check(answer: Answer) -> list[Measured]:
-        out = array_of(answer, "out", x.shape)
+    def check(answer: Answer, keep_prob: float) -> list[Measured]:
+        out, dx = (array_of(answer, name, x.shape) for name in ("out", "dx"))
         mistakes = {
             "nothing is dropped from the gradient: multiply it by forward's mask": dout,
             "the mask isn't scaled in backward: divide by keep_prob": dout * (out != 0),
             "x is in it: the gradient is dout times the mask": dout * out,
         }
+        if keep_prob not in KEEP_ALL:
+            another = "another mask is drawn than forward's: keep that one for backward"
+            mistakes[another] = np.where(dx != 0, dout / keep_prob, 0)
         return [compare(answer, "dx", dout * out / x, 1e-10, mistakes)]
 
     def part(keep_prob: float, points: float) -> Part:
         task = Task("dropout_backward", {"x": x, "dout": dout}, {"keep_prob": keep_prob, "seed": 1})
-        return Part(f"dx at keep {keep_prob:g}", points, task, Check(check))
+        return Part(
+            f"dx at keep {keep_prob:g}",
+            points,
+            task,
+            Check(lambda answer: check(answer, keep_prob)),
+        )
 
     return Section("Dropout backward", (part(0.75, 1.5), part(0.0, 0.5)))
 
@@ -205,12 +248,18 @@ def loss() -> Section:
         undivided: gradient,
         "1 isn't taken away at the label: p - 1 there": softmax(scores) / 100,
         "its sign is wrong: p - 1 at the label": -gradient / 100,
+        "1 is taken away in whole columns: in each example's row, at its own label alone": (
+            (softmax(scores) - 1) / 100
+        ),
     }
     near = {"scores": scores, "labels": labels}
     x = np.array([[1e4, 0.0, -1e4], [1e4, 1e4, 1e4 - 1], [-1e4, -1e4 + 2, -1e4]])
     moderate = random(13, 5, 6)
     unstable = "softmax overflows at large scores: subtract each row's maximum before exp"
-    whole = {"it is normalised over all elements: over the last axis": softmax_of_all(moderate)}
+    whole = {
+        "it is normalised over all elements: over the last axis": softmax_of_all(moderate),
+        "it is normalised over the examples: over the last axis": softmax(moderate.T).T,
+    }
     return Section(
         "Softmax + cross entropy",
         (

@@ -25,6 +25,7 @@ UNREACHED = (
     "assign doesn't reach the layers: what it is given becomes the parameter that the layer itself "
     "computes with, layer.params[name] = value"
 )
+FORWARD_FIRST = "the output of the forward pass is wrong already: mend that first"
 LEAKY_FIRST = "dx, dw and db all differ: the leaky ReLU's backward comes first, look there"
 
 
@@ -99,8 +100,10 @@ def fc_and_leaky_relu() -> Section:
                 for what, (key, expected, mistakes) in parts.items()
             }
             all_wrong = not any(m.passed or m.hint for m in found.values())
-            leaky_first = all_wrong and not array_of(answer, "unassigned", ())
-            return [replace(found[name], hint=LEAKY_FIRST) if leaky_first else found[name]]
+            if not all_wrong or array_of(answer, "unassigned", ()):
+                return [found[name]]
+            forward = compare(answer, "scores", chain(x, [w, b], active=True)[-1], 1e-7)
+            return [replace(found[name], hint=LEAKY_FIRST if forward.passed else FORWARD_FIRST)]
 
         return of_network(measured)
 

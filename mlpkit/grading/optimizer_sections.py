@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .comparing import Check, Measured, compare
+from .comparing import Answer, Check, Measured, Mistakes, compare
 from .formulas import leaky, spaced
 from .interface import Array, Part, Section, Task
 from .layer_sections import comparing
@@ -16,6 +16,7 @@ STATE, V = spaced(0.6, 0.9, 4, 5), spaced(0.7, 0.5, 4, 5)
 LR = 1e-2
 EPS = 1e-8
 LARGE_EPS = 0.1  # at 1e-8 no figure shows where epsilon stands
+ONE_ALONE = "the first parameter alone is updated: each one of each layer is meant"
 IGNORED = "the eps that the constructor was given isn't used"
 
 
@@ -43,7 +44,7 @@ def sgdm() -> Section:
     return Section(
         "SGDM",
         (
-            Part("w", 1, task, comparing("w", W + velocity, 1e-7, weights)),
+            Part("w", 1, task, moving(W + velocity, 1e-7, weights, {})),
             Part("velocity", 1, task, comparing("velocity", velocity, 1e-7, velocities)),
         ),
     )
@@ -52,6 +53,18 @@ def sgdm() -> Section:
 def step(optimizer: str, state: Mapping[str, Array], **settings: float) -> Task:
     """One step of an optimizer from the contract's arrays."""
     return Task("optimizer", {"w": W, "dw": DW, **state}, {"optimizer": optimizer, **settings})
+
+
+def moving(expected: Array, tolerance: float, mistakes: Mistakes, of_b: Mistakes) -> Check:
+    """A check of w, and where that is right of b, which starts as its first row. of_b: mistakes
+    that show beside another parameter alone."""
+
+    def measured(answer: Answer) -> list[Measured]:
+        w = compare(answer, "w", expected, tolerance, mistakes)
+        b = compare(answer, "b", expected[0], tolerance, {**of_b, ONE_ALONE: W[0]})
+        return [w, b] if w.passed else [w]
+
+    return Check(measured)
 
 
 def rmsprop() -> Section:
@@ -83,7 +96,7 @@ def rmsprop() -> Section:
     return Section(
         "RMSProp",
         (
-            Part("w", 1, plain, comparing("w", moved(np.sqrt(cache + EPS)), 1e-7, weights)),
+            Part("w", 1, plain, moving(moved(np.sqrt(cache + EPS)), 1e-7, weights, {})),
             Part("cache", 0.5, plain, comparing("cache", cache, 1e-7, caches)),
             Part("epsilon", 0.5, large, comparing("w", inside, 1e-7, epsilon)),
         ),
@@ -108,6 +121,7 @@ def adam() -> Section:
         "v isn't corrected: divide it by 1 - beta2ᵗ": W - LR * m / (1 - beta1**6) / np.sqrt(v),
         "the sign: w = w - lr m / (√v + eps)": 2 * W - moved(6, EPS),
     }
+    for_each = {"t is incremented for each parameter: once a step is meant": moved(7, EPS)[0]}
     epsilon = {
         "epsilon is inside the root: √v + eps is meant": moved(6, LARGE_EPS, inside=True),
         IGNORED: moved(6, EPS),
@@ -129,7 +143,7 @@ def adam() -> Section:
     return Section(
         "Adam",
         (
-            Part("w", 1, plain, comparing("w", moved(6, EPS), 2e-7, weights)),
+            Part("w", 1, plain, moving(moved(6, EPS), 2e-7, weights, for_each)),
             Part("mt and vt", 0.5, plain, Check(means)),
             Part("epsilon", 0.5, large, comparing("w", moved(6, LARGE_EPS), 2e-7, epsilon)),
         ),

@@ -83,24 +83,26 @@ def fc_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
 @task
 def fc_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x, w, b, dout -> dx, dw, db."""
+    """x, w, b, dout -> dx, dw, db, of the second of two passes that are alike."""
     layer = new_fc(names, arrays)
-    layer.forward(given(names, arrays["x"]))
-    dx = layer.backward(given(names, arrays["dout"]))
-    return {"dx": taken(names, dx), **gradients(names, [layer], ["dw", "db"])}
+    for _ in range(2):
+        layer.forward(given(names, arrays["x"]))
+        dx = taken(names, layer.backward(given(names, arrays["dout"])))
+        answer = {"dx": dx, **gradients(names, [layer], ["dw", "db"])}
+    return answer
 
 
 @task
 def leaky_relu_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out, with the default slope."""
-    layer = names["leaky_relu"](name="relu_test")
+    """x -> out. settings: slope, where it isn't the default one."""
+    layer = names["leaky_relu"](*settings.values(), name="relu_test")
     return {"out": taken(names, layer.forward(given(names, arrays["x"])))}
 
 
 @task
 def leaky_relu_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x, dout -> dx, with the default slope."""
-    layer = names["leaky_relu"](name="relu_test")
+    """x, dout -> dx. settings: slope, where it isn't the default one."""
+    layer = names["leaky_relu"](*settings.values(), name="relu_test")
     layer.forward(given(names, arrays["x"]))
     return {"dx": taken(names, layer.backward(given(names, arrays["dout"])))}
 
@@ -188,23 +190,28 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
 @task
 def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """w, dw and state by attribute -> w, the state and, where the optimizer counts, t.
+    """w, dw and state by attribute -> w, the state and, where the optimizer counts, t; and b, the
+    bias, for which the first row of each array stands.
 
     settings: optimizer, its class; the rest are its arguments.
     """
     settings = dict(settings)
     net = names["sequential"](names["fc"](*arrays["w"].shape, name="test_fc"))
     layer = net.layers[0]
-    key = keys(layer)[0]
-    layer.params = {key: given(names, arrays["w"])}
-    layer.grads = {key: given(names, arrays["dw"])}
+    key, bias = keys(layer)
+
+    def both(name: str) -> dict[str, Any]:
+        return {key: given(names, arrays[name]), bias: given(names, arrays[name][0])}
+
+    layer.params, layer.grads = both("w"), both("dw")
     chosen = names[settings.pop("optimizer")](net, **settings)
     state = [name for name in arrays if name not in ("w", "dw")]
     for name in state:
-        setattr(chosen, name, {key: given(names, arrays[name])})
+        setattr(chosen, name, both(name))
     chosen.step()
     answer = {name: taken(names, entry(chosen, name, key)) for name in state}
     answer["w"] = taken(names, net.layers[0].params[key])
+    answer["b"] = taken(names, net.layers[0].params[bias])
     if hasattr(chosen, "t"):
         answer["t"] = taken(names, chosen.t)
     return answer

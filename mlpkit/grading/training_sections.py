@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from .comparing import Answer, Check, Measured, array_of, at_least, compare, holds
+from .comparing import Answer, Check, Measured, WrongAnswerError, array_of, at_least, compare, holds
 from .formulas import summed_loss
 from .interface import Array, Part, Section, Settings, Task
 
@@ -20,6 +20,7 @@ NOISE = 100.0  # deviation, of brightness in 0..255
 TINYNET_LR, TINYNET_EPOCHS, TINYNET_BATCH = 1e-2, 3, 64
 DECAY, DECAY_EVERY = 0.5, 2
 RACE_EPOCHS, RACE_BATCH = 10, 32
+SMALL_VAL, SMALL_EPOCHS = 130, 200  # more than one batch of an evaluation and less than two
 SATURATED = 0.99  # accuracy from which on SGD leaves nothing to be ahead by
 UNDIVIDED = "the loss isn't divided by the batch: the mean over the examples is meant"
 
@@ -97,7 +98,7 @@ def to_75_percent() -> Section:
 
     def best(answer: Answer) -> list[Measured]:
         scores = array_of(answer, "best_scores", (VAL, CLASSES))
-        history = array_of(answer, "val_acc", (TINYNET_EPOCHS,))
+        history = fractions(answer, "val_acc", TINYNET_EPOCHS)
         copies = "copy the best epoch's parameters: the network's own arrays go on changing"
         moved = float(array_of(answer, "moved", ()))
         return [
@@ -136,9 +137,69 @@ def to_75_percent() -> Section:
             Part("accuracy", 3, task, Check(reached)),
             Part("losses and accuracies", 0.5, task, Check(recorded)),
             Part("learning rate", 0.5, task, Check(decayed)),
-            Part("best parameters", 1, task, Check(best)),
+            Part("best parameters", 0.5, task, Check(best)),
+            best_epoch(0.5),
         ),
     )
+
+
+def fractions(answer: Answer, name: str, count: int) -> Array:
+    """A history of accuracies; WrongAnswerError where they are none."""
+    history = array_of(answer, name, (count,))
+    if not ((history >= 0) & (history <= 1)).all():
+        raise WrongAnswerError(f"{name} should be fractions from 0 to 1")
+    return history
+
+
+def best_epoch(points: float) -> Part:
+    """SmallFullyConnectedNetwork on points whose validation accuracy is 1 at first and 0 at last,
+    and that of training the other way round.
+
+    The network first learns which class is the more frequent, and then to tell them apart; the
+    validation points carry that class's label and lie where the other one's are. All of them are
+    one batch, so that no order changes it.
+    """
+    labels = np.repeat([0, 1], [60, 40])
+    points_of = {
+        "train": np.where(labels == 0, 160, 96)[:, None] * np.array([1, 0, 0, 0])
+        + np.random.default_rng(3).integers(96, 160, (100, 4)) * np.array([0, 1, 1, 1]),
+        "val": np.tile([64, 128, 128, 128], (SMALL_VAL, 1)),
+    }
+    arrays = {split: a.astype(np.uint8) for split, a in points_of.items()}
+    arrays |= {"train_labels": labels, "val_labels": np.zeros(SMALL_VAL, int)}
+    arrays["test"] = arrays["val"]
+    settings: Settings = {
+        "network": "SmallFullyConnectedNetwork",
+        "optimizer": "SGD",
+        "lr": 0.5,
+        "batch_size": len(labels),
+        "epochs": SMALL_EPOCHS,
+        "best": 1,
+    }
+
+    def check(answer: Answer) -> list[Measured]:
+        history = fractions(answer, "val_acc", SMALL_EPOCHS)
+        returned = accuracy(array_of(answer, "best_scores", (SMALL_VAL, 7)), np.zeros(SMALL_VAL))
+        counted = {
+            "the last, smaller batch counts as a full one: divide by the examples": (
+                np.array(SMALL_VAL / 200)
+            )
+        }
+        chosen = "they are another epoch's: the one of the highest validation accuracy is meant"
+        return [
+            compare(
+                {"accuracy": history[0]},
+                "accuracy",
+                1.0,
+                1e-6,
+                counted,
+                what=f"validation accuracy of {SMALL_VAL} examples, all of them right",
+                kind="absolute",
+            ),
+            at_least("validation accuracy of the returned parameters", returned, 0.98, chosen),
+        ]
+
+    return Part("best epoch", points, Task("train", arrays, settings), Check(check))
 
 
 def race(seed: int, optimizer: str, settings: Settings, points: float) -> Part:

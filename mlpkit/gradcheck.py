@@ -112,7 +112,8 @@ def check_gradients(
     `directions`, by name: the check for networks too large for every coordinate.
 
     Right gradients give about 1e-7 or less in float64, wrong ones about 1e-2 or more; a kink near a
-    parameter can give something between. x (N, ...), labels (N,) integers.
+    parameter, and gradients that are tiny themselves (up to 5e-4), can give something between.
+    x (N, ...), labels (N,) integers.
 
     The loss is the mean cross entropy; dropout's masks are those of `seed`, and go on afterwards as
     if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is compared with

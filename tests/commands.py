@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,3 +26,22 @@ def environment(**changes: str) -> dict[str, str]:
 def history(run: Path) -> list[dict[str, str]]:
     with (run / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def unread(command: list[str], cwd: Path, lines: int = 0, **changes: str) -> tuple[int, bytes]:
+    """The status and the standard error of a command whose output nobody reads after its first
+    lines."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=environment(**changes),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    return process.returncode, said

@@ -228,6 +228,13 @@ def test_a_mistake_costs_its_rows_and_gets_its_hint(tmp_path: Path, mistake: str
     assert hint in "\n".join(found.values())
 
 
+def trained(tmp_path: Path, text: str, part: str) -> list[Failure]:
+    """What "Training to 75 %" says of the parts whose names begin so."""
+    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    (section,) = grade_text(tmp_path, text, training).sections
+    return [failure for failure in section.failures if failure.part.startswith(part)]
+
+
 def test_t_counts_steps_and_not_parameters(tmp_path: Path) -> None:
     once = "        self.t += 1\n        super().step()"
     each = "        m_hat, v_hat ="
@@ -279,20 +286,14 @@ BEST = "if val_accs[-1] == max(val_accs) and val_accs.count(val_accs[-1]) == 1:"
 def test_the_best_epoch_is_that_of_the_highest_validation_accuracy(
     tmp_path: Path, right: str, wrong: str, hint: str
 ) -> None:
-    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
     assert QUICK.count(right) == 1
-    (section,) = grade_text(tmp_path, QUICK.replace(right, wrong), training).sections
-    found = [failure for failure in section.failures if failure.part == "best epoch"]
+    found = trained(tmp_path, QUICK.replace(right, wrong), "best epoch")
     assert [hint in failure.hint for failure in found] == [True] * bool(hint)
 
 
 def test_percents_are_no_fractions(tmp_path: Path) -> None:
-    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
-    right = "return np.mean(model"
-    (section,) = grade_text(
-        tmp_path, QUICK.replace(right, "return 100 * np.mean(model"), training
-    ).sections
-    said = [failure.what for failure in section.failures if failure.part.startswith("best")]
+    text = QUICK.replace("return np.mean(model", "return 100 * np.mean(model")
+    said = [failure.what for failure in trained(tmp_path, text, "best")]
     assert said == ["val_acc should be fractions from 0 to 1"] * 2
 
 
@@ -370,10 +371,8 @@ DECAYS = "epoch > 0 and epoch % lr_decay_every == 0"
 def test_the_rate_falls_every_second_epoch(
     tmp_path: Path, when: str, rate: float, hint: str
 ) -> None:
-    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
     assert QUICK.count(DECAYS) == 1
-    (section,) = grade_text(tmp_path, QUICK.replace(DECAYS, when), training).sections
-    found = [failure for failure in section.failures if failure.part == "learning rate"]
+    found = trained(tmp_path, QUICK.replace(DECAYS, when), "learning rate")
     assert len(found) == bool(rate)
     for failure in found:
         assert f"expected 0.005, got {rate:g}" in failure.what

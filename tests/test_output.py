@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlpkit.run_files import resuming
-from tests.commands import HERE, SMALL, environment
+from tests.commands import HERE, SMALL, environment, unread
 
 FULL = Path("/dev/full")
 TOLD = (
@@ -16,23 +16,26 @@ TOLD = (
 )
 
 
+def on_full_disk(*words: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """A command whose output goes to a full disk."""
+    with FULL.open("w") as full:
+        return subprocess.run(
+            [*HERE, *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env=environment(**changes),
+            check=False,
+        )
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_training_outlives_its_log(digits: str, tmp_path: Path, unbuffered: str) -> None:
-    def train(*options: str) -> subprocess.CompletedProcess[str]:
-        with FULL.open("w") as full:
-            return subprocess.run(
-                [*HERE, "train", "--data", digits, *SMALL, *options],
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=tmp_path,
-                env=environment(PYTHONUNBUFFERED=unbuffered),
-                check=False,
-            )
-
-    begun, longer = train("--out", "run"), train("--resume", "run", "--epochs", "3")
-    for done in (begun, longer):
+    train = ("train", "--data", digits, *SMALL)
+    for options in (("--out", "run"), ("--resume", "run", "--epochs", "3")):
+        done = on_full_disk(*train, *options, cwd=tmp_path, PYTHONUNBUFFERED=unbuffered)
         assert (done.returncode, done.stderr) == (0, TOLD)
     lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert lines[-1].startswith("15,3,")  # 57 images are 5 batches of 10
@@ -40,16 +43,7 @@ def test_a_training_outlives_its_log(digits: str, tmp_path: Path, unbuffered: st
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 def test_another_command_says_that_it_told_nobody(tmp_path: Path) -> None:
-    with FULL.open("w") as full:
-        done = subprocess.run(
-            [*HERE, "doctor"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env=environment(),
-            check=False,
-        )
+    done = on_full_disk("doctor", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("mlpkit: the disk that the output goes to is full: make room")
     assert done.stderr.count("\n") == 1
@@ -60,18 +54,8 @@ def test_where_nobody_reads_the_status_is_none_of_the_commands_own(
     tmp_path: Path, unbuffered: str
 ) -> None:
     """`grade` and others have 1 for something else."""
-    with subprocess.Popen(
-        [*HERE, "doctor"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment(PYTHONUNBUFFERED=unbuffered),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 128 + 13  # SIGPIPE, as a shell has it
+    status, said = unread([*HERE, "doctor"], tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert (status, said) == (128 + 13, b"")  # SIGPIPE, as a shell has it
 
 
 def test_a_comparison_goes_on_where_nobody_reads(tmp_path: Path) -> None:
@@ -83,18 +67,7 @@ with RecipesDisplay() as display:
         display.say(f"{line}")
 print("to its end", file=sys.stderr)
 """
-    with subprocess.Popen(
-        [HERE[0], "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment(),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b"to its end\n"
-    assert process.returncode == 0
+    assert unread([HERE[0], "-c", code], tmp_path) == (0, b"to its end\n")
 
 
 def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:

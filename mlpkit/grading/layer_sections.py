@@ -75,9 +75,11 @@ def fc_backward() -> Section:
     )
 
 
-def comparing(name: str, expected: Array, tolerance: float, mistakes: dict[str, Array]) -> Check:
+def comparing(
+    name: str, expected: Array, tolerance: float, mistakes: dict[str, Array], what: str = ""
+) -> Check:
     """A check of one array."""
-    return Check(lambda answer: [compare(answer, name, expected, tolerance, mistakes)])
+    return Check(lambda answer: [compare(answer, name, expected, tolerance, mistakes, what=what)])
 
 
 def leaky_relu_forward() -> Section:
@@ -88,23 +90,24 @@ def leaky_relu_forward() -> Section:
         "the slope is on the wrong side of zero": np.where(x < 0, x, SLOPE * x),
         "below zero it should be slope x, with x's sign": np.where(x >= 0, x, -SLOPE * x),
     }
-    sloped = Task("leaky_relu_forward", {"x": x}, {"slope": GIVEN_SLOPE})
-    unused = {SLOPE_UNUSED: leaky(x)}
-    return Section(
-        "Leaky ReLU forward",
-        (
-            Part(
-                "output",
-                1.5,
-                Task("leaky_relu_forward", {"x": x}),
-                comparing("out", leaky(x), 1e-7, mistakes),
-            ),
-            Part(
-                f"output at slope {GIVEN_SLOPE}",
-                0.5,
-                sloped,
-                comparing("out", leaky(x, GIVEN_SLOPE), 1e-7, unused),
-            ),
+    task = Task("leaky_relu_forward", {"x": x}, {"slope": GIVEN_SLOPE})
+    expected = [leaky(x, slope) for slope in (SLOPE, GIVEN_SLOPE)]
+    return Section("Leaky ReLU forward", both_slopes("output", task, expected, 1e-7, mistakes))
+
+
+def both_slopes(
+    what: str, task: Task, expected: list[Array], tolerance: float, mistakes: dict[str, Array]
+) -> tuple[Part, Part]:
+    """The parts of a task that answers out, with the default slope, and sloped, with the given."""
+    default, sloped = expected
+    at_given = f"{what} at slope {GIVEN_SLOPE}"
+    return (
+        Part(what, 1.5, task, comparing("out", default, tolerance, mistakes, what)),
+        Part(
+            at_given,
+            0.5,
+            task,
+            comparing("sloped", sloped, tolerance, {SLOPE_UNUSED: default}, at_given),
         ),
     )
 
@@ -119,26 +122,9 @@ def leaky_relu_backward() -> Section:
         "the slope alone is returned: multiply by dout": leaky_gradient(np.ones_like(x), x),
         "x is in it: the gradient is slope times dout": leaky_gradient(dout, x) * x,
     }
-    arrays = {"x": x, "dout": dout}
-    sloped = Task("leaky_relu_backward", arrays, {"slope": GIVEN_SLOPE})
-    unused = {SLOPE_UNUSED: leaky_gradient(dout, x)}
-    return Section(
-        "Leaky ReLU backward",
-        (
-            Part(
-                "dx",
-                1.5,
-                Task("leaky_relu_backward", arrays),
-                comparing("dx", leaky_gradient(dout, x), 1e-10, mistakes),
-            ),
-            Part(
-                f"dx at slope {GIVEN_SLOPE}",
-                0.5,
-                sloped,
-                comparing("dx", leaky_gradient(dout, x, GIVEN_SLOPE), 1e-10, unused),
-            ),
-        ),
-    )
+    task = Task("leaky_relu_backward", {"x": x, "dout": dout}, {"slope": GIVEN_SLOPE})
+    expected = [leaky_gradient(dout, x, slope) for slope in (SLOPE, GIVEN_SLOPE)]
+    return Section("Leaky ReLU backward", both_slopes("dx", task, expected, 1e-10, mistakes))
 
 
 def dropout_forward() -> Section:

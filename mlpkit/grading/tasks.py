@@ -94,17 +94,25 @@ def fc_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
 @task
 def leaky_relu_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out. settings: slope, where it isn't the default one."""
-    layer = names["leaky_relu"](*settings.values(), name="relu_test")
-    return {"out": taken(names, layer.forward(given(names, arrays["x"])))}
+    """x -> out, with the default slope, and sloped, with the settings' slope."""
+    layers = both_slopes(names, settings)
+    return {name: taken(names, layers[name].forward(given(names, arrays["x"]))) for name in layers}
+
+
+def both_slopes(names: Names, settings: Settings) -> dict[str, Any]:
+    """leaky_relu layers by the name of what they answer."""
+    new = names["leaky_relu"]
+    return {"out": new(name="relu_test"), "sloped": new(settings["slope"], name="relu_test")}
 
 
 @task
 def leaky_relu_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x, dout -> dx. settings: slope, where it isn't the default one."""
-    layer = names["leaky_relu"](*settings.values(), name="relu_test")
-    layer.forward(given(names, arrays["x"]))
-    return {"dx": taken(names, layer.backward(given(names, arrays["dout"])))}
+    """x, dout -> out and sloped, the gradients of x with the slopes of `leaky_relu_forward`."""
+    answer = {}
+    for name, layer in both_slopes(names, settings).items():
+        layer.forward(given(names, arrays["x"]))
+        answer[name] = taken(names, layer.backward(given(names, arrays["dout"])))
+    return answer
 
 
 @task

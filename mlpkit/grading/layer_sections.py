@@ -100,15 +100,10 @@ def both_slopes(
 ) -> tuple[Part, Part]:
     """The parts of a task that answers out, with the default slope, and sloped, with the given."""
     default, sloped = expected
-    at_given = f"{what} at slope {GIVEN_SLOPE}"
+    at_given, unused = f"{what} at slope {GIVEN_SLOPE}", {SLOPE_UNUSED: default}
     return (
         Part(what, 1.5, task, comparing("out", default, tolerance, mistakes, what)),
-        Part(
-            at_given,
-            0.5,
-            task,
-            comparing("sloped", sloped, tolerance, {SLOPE_UNUSED: default}, at_given),
-        ),
+        Part(at_given, 0.5, task, comparing("sloped", sloped, tolerance, unused, what)),
     )
 
 

@@ -130,6 +130,24 @@ def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]
     assert_alike(compiled, make, dtype="float32")
 
 
+@pytest.mark.parametrize("layer", [Sigmoid, Tanh])
+def test_a_saturated_network_learns_the_same(compiled: Backend, layer: type[Layer]) -> None:
+    """From inputs of 0..255, where 1 - s has no digits left."""
+
+    def make(backend: Backend, dtype: str) -> Module:
+        net = Sequential(
+            Flatten(backend=compiled),
+            FullyConnected(48, 16, 0.02, "a", seed=1, dtype=dtype, backend=compiled),
+            layer(name="f", backend=compiled),
+            FullyConnected(16, 5, 0.2, "b", seed=2, dtype=dtype, backend=compiled),
+        )
+        return Module(net)
+
+    data = {"images": IMAGES.astype(np.float32), "mean": None}
+    one, two = (train(make, "Adam", compiled, "float32", e, **data)[0] for e in (True, False))
+    np.testing.assert_allclose(two, one, rtol=2e-5)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_dropout_draws_the_same_masks(compiled: Backend, optimizer: str) -> None:
     assert_alike(compiled, mlp(WIDTHS["small"], keep_prob=0.6, dropout_seed=2**63 + 7), optimizer)

@@ -183,18 +183,18 @@ class Backend:
         return self.xp.where(x >= 0, 1.0, e) / (1.0 + e)
 
     def sigmoid_backward(self, dy: Array, x: Array) -> Array:
-        """dy s (1 - s), s = sigmoid(x)."""
-        s = self.sigmoid(x)
-        return dy * s * (1.0 - s)
+        """dy e / (1 + e)², e = e to the -|x|: s (1 - s), s = sigmoid(x), without the digits that
+        1 - s loses where s is near 1."""
+        e = self.xp.exp(-self.xp.abs(x))
+        return dy * (e / ((1.0 + e) * (1.0 + e)))
 
     def tanh(self, x: Array) -> Array:
         """tanh x."""
         return self.xp.tanh(x)
 
     def tanh_backward(self, dy: Array, x: Array) -> Array:
-        """dy (1 - tanh² x)."""
-        t = self.xp.tanh(x)
-        return dy * (1.0 - t * t)
+        """dy (1 - tanh² x), as 4 sigmoid_backward(dy, 2x), which keeps all digits."""
+        return 4.0 * self.sigmoid_backward(dy, 2.0 * x)
 
     # Dropout.
 

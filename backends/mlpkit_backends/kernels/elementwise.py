@@ -42,17 +42,24 @@ def elu_value(x: Any, alpha: Any) -> Any:
 
 
 @compiled
-def sigmoid_value(x: Any) -> Any:
-    """sigmoid of one number."""
+def sigmoid_value(x: Any, one: Any) -> Any:
+    """sigmoid of one number; one: 1 of its dtype."""
     e = np.exp(-abs(x))
-    return (1.0 if x >= 0 else e) / (1.0 + e)
+    return (one if x >= 0 else e) / (one + e)
+
+
+@compiled
+def sigmoid_slope(x: Any, one: Any) -> Any:
+    """sigmoid's derivative at one number; one: 1 of its dtype."""
+    e = np.exp(-abs(x))
+    return e / ((one + e) * (one + e))
 
 
 @compiled
 def activate(z: Any, bias: Any, op: Any, alpha: Any, scale: Any, h: Any) -> None:
     """z (N, M) ← z + bias (M,); h ← the op of z."""
     real = z.dtype.type
-    alpha, scale = real(alpha), real(scale)
+    one, alpha, scale = real(1), real(alpha), real(scale)
     for n in range(z.shape[0]):
         row, out = z[n], h[n]
         for j in range(z.shape[1]):
@@ -68,7 +75,7 @@ def activate(z: Any, bias: Any, op: Any, alpha: Any, scale: Any, h: Any) -> None
                 out[j] = scale * elu_value(row[j], alpha)
         elif op == SIGMOID:
             for j in range(z.shape[1]):
-                out[j] = sigmoid_value(row[j])
+                out[j] = sigmoid_value(row[j], one)
         elif op == TANH:
             for j in range(z.shape[1]):
                 out[j] = np.tanh(row[j])
@@ -81,7 +88,7 @@ def activate(z: Any, bias: Any, op: Any, alpha: Any, scale: Any, h: Any) -> None
 def activate_backward(d: Any, z: Any, op: Any, alpha: Any, scale: Any) -> None:
     """d ← d times the op's derivative at z."""
     real = z.dtype.type
-    one, alpha, scale = real(1), real(alpha), real(scale)
+    one, two, four, alpha, scale = real(1), real(2), real(4), real(alpha), real(scale)
     for n in range(z.shape[0]):
         row, out = z[n], d[n]
         if op == LEAKY_RELU:
@@ -96,12 +103,10 @@ def activate_backward(d: Any, z: Any, op: Any, alpha: Any, scale: Any) -> None:
                 out[j] = scale * (out[j] * slope)
         elif op == SIGMOID:
             for j in range(z.shape[1]):
-                s = sigmoid_value(row[j])
-                out[j] = out[j] * s * (one - s)
+                out[j] *= sigmoid_slope(row[j], one)
         elif op == TANH:
             for j in range(z.shape[1]):
-                t = np.tanh(row[j])
-                out[j] = out[j] * (one - t * t)
+                out[j] *= four * sigmoid_slope(two * row[j], one)
 
 
 @compiled

@@ -31,6 +31,12 @@ FORMULA real sigmoid(real x) {
 }
 
 template <typename real>
+FORMULA real sigmoid_backward(real dy, real x) {
+    real e = exp(-fabs(x));
+    return dy * (e / ((real(1) + e) * (real(1) + e)));
+}
+
+template <typename real>
 FORMULA real activate(int op, real x, real alpha, real scale) {
     switch (op) {
     case LEAKY_RELU: return x >= 0 ? x : alpha * x;
@@ -50,14 +56,8 @@ FORMULA real activate_backward(int op, real dy, real x, real alpha, real scale) 
     case RELU: return x > 0 ? dy : real(0);
     case ELU: return elu_backward(dy, x, alpha);
     case SELU: return scale * elu_backward(dy, x, alpha);
-    case SIGMOID: {
-        real s = sigmoid(x);
-        return dy * s * (real(1) - s);
-    }
-    case TANH: {
-        real t = tanh(x);
-        return dy * (real(1) - t * t);
-    }
+    case SIGMOID: return sigmoid_backward(dy, x);
+    case TANH: return real(4) * sigmoid_backward(dy, real(2) * x);
     default: return dy;
     }
 }

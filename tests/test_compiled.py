@@ -285,6 +285,41 @@ def test_one_array_as_two_layers_weights(compiled: Backend) -> None:
     assert_alike(compiled, make)
 
 
+def test_two_owners_of_one_memory(compiled: Backend) -> None:
+    """As where two arrays are made of one buffer, or of another library's array."""
+
+    def make(backend: Backend, dtype: str) -> Module:
+        model = mlp((48, 9, 9, 9, 5))(backend, dtype)
+        memory = bytearray(np.ascontiguousarray(model.net.get_params("fc2_w")))
+        for layer in model.net.layers:
+            layer.params |= {
+                name: np.frombuffer(memory, dtype).reshape(9, 9)
+                for name in layer.params
+                if name in ("fc2_w", "fc3_w")
+            }
+        return model
+
+    assert_alike(compiled, make)
+
+
+def test_parameters_that_are_parts_of_one_vector(compiled: Backend) -> None:
+    def make(backend: Backend, dtype: str) -> Module:
+        model = mlp((48, 9, 5))(backend, dtype)
+        vector = np.concatenate([p.ravel() for _, p in model.parameters()])
+        first = 0
+        for layer in model.net.layers:
+            for name, p in layer.params.items():
+                layer.params[name] = vector[first : first + p.size].reshape(p.shape)
+                first += p.size
+        return model
+
+    assert_alike(compiled, make, "Adam")
+    model = make(compiled, "float64")
+    split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
+    plan = make_plan(model, CrossEntropy(backend=compiled), SGD(model), split, 8)
+    assert not plan.misfit()
+
+
 def test_a_mean_for_each_channel(compiled: Backend) -> None:
     make, mean = mlp(WIDTHS["small"]), np.array([0.4, 0.5, 0.6])
     one = train(make, "SGD", compiled, "float64", eager=False, mean=mean)

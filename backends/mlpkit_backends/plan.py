@@ -75,6 +75,14 @@ class Program:
     schedule: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
 
 
+def span(a: Array) -> tuple[int, int]:
+    """Where a contiguous array's memory begins and ends. Owners would not tell: one memory may have
+    two, as where two arrays are made of a buffer, a mapped file or another library's array."""
+    interface = getattr(a, "__cuda_array_interface__", None) or a.__array_interface__
+    start = interface["data"][0]
+    return start, start + a.nbytes
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What `Backend.compile` is given.
@@ -118,18 +126,18 @@ class Plan:
             return f"{self.dtype} has no compiled form; float32 and float64 have"
         blocks = self.program.blocks
         arrays = [pair for block in blocks for pair in block.arrays()]
-        owners = {id(a if a.base is None else a.base) for a, _ in arrays}
-        if len(owners) < len(arrays):
-            return "two parameters, or their states, share memory"
+        own = [a for a, _ in arrays]
         if any(tuple(a.shape) != tuple(shape) for a, shape in arrays):
             return "a bias or an optimizer's state doesn't have its parameter's shape"
-        if any(a.dtype != self.dtype for a, _ in arrays):
+        if any(a.dtype != self.dtype for a in own):
             return f"a parameter or its state isn't {self.dtype}, as the batches are"
-        if not all(a.flags.c_contiguous for a, _ in arrays):
+        if not all(a.flags.c_contiguous for a in own):
             return "a parameter or its state isn't contiguous in memory"
-        if not all(getattr(a.flags, "aligned", True) for a, _ in arrays):
+        if any(end > start for (_, end), (start, _) in pairwise(sorted(map(span, own)))):
+            return "two parameters, or their states, share memory"
+        if not all(getattr(a.flags, "aligned", True) for a in own):
             return "a parameter or its state isn't aligned in memory"
-        if not all(getattr(a.flags, "writeable", True) for a, _ in arrays):
+        if not all(getattr(a.flags, "writeable", True) for a in own):
             return "a parameter or its state is read-only"
         shapes = [(math.prod(self.images.shape[1:]),), *(block.w.shape for block in blocks)]
         if any(before[-1] != after[0] for before, after in pairwise(shapes)):

@@ -1,36 +1,44 @@
 """Activation functions on arrays of any shape; the formulas are the backend's ops.
 
-Each takes arrays of the default backend, or of the one that `backend` names.
+Each takes arrays of the default backend, or of the one that `backend` names; numbers that aren't
+floats are computed in float64.
 """
 
 from __future__ import annotations
 
 from mlpkit_backends import Array, Backend, load
 
+from .arrays import floats
+
 
 def sigmoid(x: Array, *, backend: str | Backend | None = None) -> Array:
     """1 / (1 + e⁻ˣ), in (0, 1)."""
-    return load(backend).sigmoid(x)
+    chosen = load(backend)
+    return chosen.sigmoid(floats(chosen, x))
 
 
 def tanh(x: Array, *, backend: str | Backend | None = None) -> Array:
     """tanh x, in (-1, 1)."""
-    return load(backend).tanh(x)
+    chosen = load(backend)
+    return chosen.tanh(floats(chosen, x))
 
 
 def relu(x: Array, *, backend: str | Backend | None = None) -> Array:
     """max(x, 0)."""
-    return load(backend).relu(x)
+    chosen = load(backend)
+    return chosen.relu(floats(chosen, x))
 
 
 def leaky_relu(x: Array, alpha: float = 0.01, *, backend: str | Backend | None = None) -> Array:
     """x where x >= 0, else alpha x (Maas et al. 2013)."""
-    return load(backend).leaky_relu(x, alpha)
+    chosen = load(backend)
+    return chosen.leaky_relu(floats(chosen, x), alpha)
 
 
 def elu(x: Array, alpha: float = 1.0, *, backend: str | Backend | None = None) -> Array:
     """x where x > 0, else alpha (eˣ - 1) (Clevert et al. 2015)."""
-    return load(backend).elu(x, alpha)
+    chosen = load(backend)
+    return chosen.elu(floats(chosen, x), alpha)
 
 
 def selu(
@@ -41,4 +49,5 @@ def selu(
     backend: str | Backend | None = None,
 ) -> Array:
     """scale elu(x, alpha); the defaults keep mean 0 and variance 1 (Klambauer et al. 2017)."""
-    return load(backend).selu(x, alpha, scale)
+    chosen = load(backend)
+    return chosen.selu(floats(chosen, x), alpha, scale)

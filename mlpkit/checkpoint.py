@@ -52,9 +52,13 @@ def save_weights(
     that was there goes.
 
     The arrays' own memory is written: there is no copy of the whole. The same arrays and text give
-    the same bytes. ValueError for a dtype that the format has no name for.
+    the same bytes. ValueError for a dtype that the format has no name for, TypeError for metadata
+    that isn't text.
     """
     path = Path(path)
+    for name, text in (metadata or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"metadata is text by name; got {name!r}: {text!r}: give str({text!r})")
     whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     header = make_header(whole, metadata or {})
     with atomic(path, previous) as temporary, temporary.open("wb") as file:

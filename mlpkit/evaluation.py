@@ -10,7 +10,9 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
-from .losses import CrossEntropy, are_integers
+from .arrays import are_integers, dtype_name
+from .checks import check_counts
+from .losses import CONVERT, CrossEntropy, check_labels
 from .model import Module
 
 EVAL_BATCH = 512
@@ -37,16 +39,18 @@ class Batches:
 
         mean: of an image's shape, or one that broadcasts to it, as (3,) for three channels.
         ValueError for labels that aren't one whole number an image, and for a mean image that is
-        missing (uint8 images) or has no use (any others: they are taken as they are).
+        missing (uint8 images), has no use (any others: they are taken as they are) or numbers
+        outside [0, 1].
         """
         chosen, dtype = load(backend), np.dtype(dtype).name  # numpy.float32 will do for "float32"
         images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
-        if str(images.dtype).endswith("uint8") and mean is None:
+        pixels = dtype_name(images) == "uint8"
+        if pixels and mean is None:
             raise ValueError(
                 "uint8 images are scaled to [0, 1] and centred, which needs a mean image: give "
                 "images as floats, or their mean to Batches.of (mean=data.mean_image)"
             )
-        if mean is not None and not str(images.dtype).endswith("uint8"):
+        if mean is not None and not pixels:
             raise ValueError(
                 "a mean image is for uint8 images, which are scaled to [0, 1] and centred; these "
                 f"are {images.dtype}: leave mean= out, or give them as uint8"
@@ -54,7 +58,7 @@ class Batches:
         if len(labels.shape) != 1 or not are_integers(labels):
             raise ValueError(
                 "labels should be whole numbers (N,), one for each image; "
-                f"got {labels.dtype} {tuple(labels.shape)}"
+                f"got {labels.dtype} {tuple(labels.shape)}: {CONVERT}"
             )
         if tuple(images.shape[:1]) != tuple(labels.shape) or labels.shape[0] == 0:
             raise ValueError(
@@ -63,6 +67,12 @@ class Batches:
             )
         if mean is not None:
             mean = chosen.asarray(mean, dtype)
+            low, high = float(chosen.xp.min(mean)), float(chosen.xp.max(mean))
+            if not -0.001 <= low <= high <= 1.001:  # a sum's rounding may end outside
+                raise ValueError(
+                    "a mean image is of images scaled to [0, 1]; this one has numbers outside: "
+                    "divide it by 255"
+                )
             mean = chosen.copy(chosen.xp.broadcast_to(mean, images.shape[1:]))
         return cls(chosen, chosen.asarray(images), chosen.asarray(labels, "int64"), dtype, mean)
 
@@ -96,10 +106,11 @@ def evaluate(
     pause: Callable[[], None] | None = None,
 ) -> tuple[float, float]:
     """The mean loss of an example and the accuracy over a split, whether the loss averages over its
-    batch or sums. pause: is called after each batch, and may raise to stop. Labels are not checked:
-    they must be columns of the scores. ValueError for a batch size below 1."""
-    check_batch_size(batch_size)
+    batch or sums. pause: is called after each batch, and may raise to stop. ValueError for a batch
+    size below 1, and for labels that are no columns of the scores."""
+    check_counts(batch_size=batch_size)
     backend = batches.backend
+    check_labels(backend, batches.labels, classes_of(model, batches))
     losses, hits = [], []
     value = getattr(loss_func, "value", loss_func.forward)
     for x, labels in batches.in_order(batch_size):
@@ -122,14 +133,15 @@ def compute_acc(
     """The fraction of images whose highest score is at their label.
 
     data (N, ...) and labels (N,), host or device arrays, or nested lists. num_samples: score that
-    many, drawn from NumPy's global state, where there are more. ValueError for numbers below 1 and
-    for what `Batches.of` refuses.
+    many, drawn from NumPy's global state, where there are more. ValueError for numbers below 1, for
+    what `Batches.of` refuses, and for labels that are no columns of the scores.
     """
-    check_batch_size(batch_size)
+    check_counts(batch_size=batch_size)
+    if num_samples is not None:
+        check_counts(num_samples=num_samples)
     backend = model.backend
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, or None for all; got {num_samples}")
     batches = Batches.of(backend, data, labels, dtype_of(model))
+    check_labels(backend, batches.labels, classes_of(model, batches))
     if num_samples is not None and num_samples < len(batches):
         chosen = np.random.choice(len(batches), num_samples, replace=False)
         parts = batches.take(backend.asarray(chosen))
@@ -138,15 +150,15 @@ def compute_acc(
     return sum(map(int, hits)) / len(batches)
 
 
-def check_batch_size(batch_size: int) -> None:
-    """ValueError for a batch of nothing."""
-    if batch_size < 1:
-        raise ValueError(f"the batch size must be at least 1; got {batch_size}")
+def classes_of(model: Module, batches: Batches) -> int:
+    """How many scores the model gives an example, by a forward of one."""
+    x, _ = batches.take(batches.backend.arange(1))
+    return int(model.forward(x, False).shape[-1])
 
 
 def dtype_of(model: Any) -> str:
     """The dtype of a network's first parameter, by name."""
     for layer in model.net.layers:
         for p in layer.params.values():
-            return str(p.dtype).rpartition(".")[2]
+            return dtype_name(p)
     return "float64"

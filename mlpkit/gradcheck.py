@@ -12,6 +12,9 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
+from .arrays import are_floats, dtype_name, floats
+from .checks import check_counts
+from .evaluation import dtype_of
 from .layers import Dropout, Layer
 from .losses import CrossEntropy
 from .model import Module
@@ -21,10 +24,7 @@ def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> fl
     """max |x - y| / max(1e-8, |x| + |y|) over all elements; x and y of one shape."""
     chosen = load(backend)
     xp = chosen.xp
-    x, y = (
-        a if "float" in str(a.dtype) else xp.astype(a, xp.float64)  # unsigned differences wrap
-        for a in map(chosen.asarray, (x, y))
-    )
+    x, y = (floats(chosen, a) for a in (x, y))
     if x.shape != y.shape:
         raise ValueError(
             f"x and y should be of one shape; got {tuple(x.shape)} and {tuple(y.shape)}"
@@ -39,8 +39,10 @@ def indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 def check_floating(x: Array) -> None:
     """ValueError for an array that a small step would be lost in."""
-    if "float" not in str(x.dtype):
-        raise ValueError(f"x should be floats, best float64, to be perturbed; it is {x.dtype}")
+    if not are_floats(x):
+        raise ValueError(
+            f"x should be floats, best float64, to be perturbed; it is {dtype_name(x)}"
+        )
 
 
 def around(
@@ -99,6 +101,21 @@ def eval_numerical_gradient_array(
     return chosen.asarray(gradient)
 
 
+def gradient_of(layer: Layer, name: str) -> Array:
+    """The gradient that the layer's backward left for its parameter; ValueError where it didn't."""
+    dw, shape = layer.grads.get(name), tuple(layer.params[name].shape)
+    if dw is None:
+        raise ValueError(
+            f"layer {layer.name}'s backward left no gradient of {name}: it should put it into "
+            f"self.grads[{name!r}]"
+        )
+    if tuple(dw.shape) != shape:
+        raise ValueError(
+            f"the gradient of {name} should have its shape, {shape}; got {tuple(dw.shape)}"
+        )
+    return dw
+
+
 def check_gradients(
     model: Module,
     x: Array,
@@ -113,14 +130,23 @@ def check_gradients(
 
     Right gradients give about 1e-7 or less in float64, wrong ones about 1e-2 or more; a kink near a
     parameter, and gradients that are tiny themselves (up to 5e-4), can give something between.
-    x (N, ...), labels (N,) integers.
+    x (N, ...), labels (N,) integers, host or device arrays, or nested lists. ValueError for a model
+    that isn't float64, whose rounding would hide the difference, and for a gradient that a layer's
+    backward leaves out or gives another shape.
 
     The loss is the mean cross entropy; dropout's masks are those of `seed`, and go on afterwards as
     if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is compared with
     <dw, u>.
     """
+    check_counts(directions=directions)
     backend = model.backend
+    if dtype_of(model) != "float64":
+        raise ValueError(
+            f"gradients are checked in float64; the model is {dtype_of(model)}: build it with "
+            'dtype="float64"'
+        )
     xp = backend.xp
+    x, labels = floats(backend, x), backend.asarray(labels)
     rng = np.random.default_rng(seed)
     loss_func = CrossEntropy(backend=backend)
 
@@ -147,11 +173,12 @@ def check_gradients(
         for layer in model.net.layers:
             for name, w in list(layer.params.items()):
                 errors[name] = 0.0
+                dw = gradient_of(layer, name)
                 for _ in range(directions):
                     u = rng.standard_normal(w.shape)
                     direction = backend.asarray(u / np.linalg.norm(u))
                     numerical = slope(layer, name, direction)
-                    analytic = float(xp.sum(layer.grads[name] * direction))
+                    analytic = float(xp.sum(dw * direction))
                     scale = max(1e-8, abs(numerical) + abs(analytic))
                     errors[name] = max(errors[name], abs(numerical - analytic) / scale)
         return errors

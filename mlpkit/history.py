@@ -82,14 +82,14 @@ class History:
     """A training run's record: every iteration's loss, every epoch's scores, the best parameters
     (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
     spent in iterations, in words how the backend ran them, and what ended training before its
-    last epoch ("" where nothing did)."""
+    last epoch ("" where nothing did). Two are equal where losses and scores are."""
 
     losses: list[float] = field(default_factory=list, repr=False)
     epochs: Epochs = field(default_factory=Epochs)
     best_epoch: int = 0
-    best_params: dict[str, Array] = field(default_factory=dict, repr=False)
-    seconds: float = 0.0
-    how: str = ""
+    best_params: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    how: str = field(default="", compare=False)
     stopped: str = ""
     taken: int = 0  # losses of the first iterations, which are no longer here
 

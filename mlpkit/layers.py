@@ -15,6 +15,8 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
+from .arrays import check_array, check_floats
+from .checks import check_counts
 from .seeding import Seed, check_seed, normal
 
 
@@ -22,7 +24,8 @@ class Layer:
     """A layer without parameters; subclasses write forward and backward.
 
     name: unique in a network; params, grads: dicts of arrays by parameter name, a gradient being
-    None before the first backward; backend: where its arrays live.
+    None before the first backward; backend: where its arrays live; is_training: whether the network
+    is being trained, as its forward says, for layers that then do otherwise.
     """
 
     setting_names: ClassVar[tuple[str, ...]] = ()  # attributes that a repr shows
@@ -32,6 +35,7 @@ class Layer:
         self.backend = load(backend)
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
+        self.is_training = True
         self._kept: Any = None
 
     def __repr__(self) -> str:
@@ -66,6 +70,7 @@ class Flatten(Layer):
         super().__init__(name, backend=backend)
 
     def forward(self, x: Array) -> Array:
+        check_array(f"layer {self.name}", x)
         self.keep(x.shape)
         return self.backend.xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
@@ -93,11 +98,7 @@ class FullyConnected(Layer):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
-        if input_dim < 1 or output_dim < 1:
-            raise ValueError(
-                f"layer {name}: input_dim and output_dim must be positive; "
-                f"got {input_dim} and {output_dim}"
-            )
+        check_counts(input_dim=input_dim, output_dim=output_dim)
         self.input_dim, self.output_dim = input_dim, output_dim
         self.w_name, self.b_name = f"{name}_w", f"{name}_b"
         dtype = np.dtype(dtype).name  # numpy.float32 will do for "float32"
@@ -109,6 +110,7 @@ class FullyConnected(Layer):
         self.grads = {self.w_name: None, self.b_name: None}
 
     def forward(self, x: Array) -> Array:
+        check_floats(f"layer {self.name}", x)
         w = self.params[self.w_name]
         if x.ndim != 2 or x.shape[1] != w.shape[0]:
             raise ValueError(
@@ -195,6 +197,11 @@ class Activation(Layer):
 
     def __init__(self, name: str | None = None, *, backend: str | Backend | None = None) -> None:
         super().__init__(self.op if name is None else name, backend=backend)
+        if not hasattr(self.backend, self.op):
+            raise ValueError(
+                f"{type(self).__name__}'s op, {self.op!r}, is none of the backend's: write it and "
+                f"{self.op}_backward in base.py, or a Layer with forward and backward"
+            )
 
     @property
     def settings(self) -> tuple[float, ...]:
@@ -202,6 +209,7 @@ class Activation(Layer):
         return tuple(getattr(self, name) for name in self.setting_names)
 
     def forward(self, x: Array) -> Array:
+        check_floats(f"layer {self.name}", x)
         self.keep(x)
         return getattr(self.backend, self.op)(x, *self.settings)
 

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from mlpkit_backends import Array, Backend, load
 
+from .arrays import are_integers, check_floats, dtype_name, floats
+
+CONVERT = "convert whole numbers with astype(int), and one-hot rows with argmax(axis=1)"
+
 
 def softmax(x: Array, *, backend: str | Backend | None = None) -> Array:
     """eˣ / Σ eˣ over the last axis, stable for scores of any size."""
-    return load(backend).softmax(x)
+    chosen = load(backend)
+    return chosen.softmax(floats(chosen, x))
 
 
-def are_integers(labels: Array) -> bool:
-    """Whether an array's dtype is one of integers, of any namespace and byte order."""
-    return "int" in getattr(labels.dtype, "name", str(labels.dtype))
+def check_labels(backend: Backend, labels: Array, classes: int) -> None:
+    """ValueError unless labels (N,) are integers in 0..classes - 1."""
+    if not are_integers(labels):
+        raise ValueError(f"labels must be integers; got {dtype_name(labels)}: {CONVERT}")
+    if labels.shape[0]:
+        low, high = int(backend.xp.min(labels)), int(backend.xp.max(labels))
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels must be in 0..{classes - 1}, one for each column of the scores; "
+                f"got {low}..{high}: subtract where they begin, or give the network more outputs"
+            )
 
 
 class CrossEntropy:
@@ -29,6 +42,7 @@ class CrossEntropy:
 
         scores (N, C); labels (N,) integers in 0..C-1, which are not checked.
         """
+        check_floats("the loss", scores)
         if scores.ndim != 2 or tuple(labels.shape) != (scores.shape[0],):
             raise ValueError(
                 "the loss takes scores of shape (N, C) and labels of shape (N,); "
@@ -41,18 +55,10 @@ class CrossEntropy:
 
     def forward(self, scores: Array, labels: Array) -> float:
         """The loss as a float; ValueError where a label is none of the integers 0..C-1."""
-        xp = self.backend.xp
+        check_floats("the loss", scores)
         if not hasattr(labels, "dtype"):  # a list
             labels = self.backend.asarray(labels)
-        if not are_integers(labels):
-            raise ValueError(f"labels must be integers; got {labels.dtype}")
-        if labels.shape[0]:
-            low, high = int(xp.min(labels)), int(xp.max(labels))
-            if low < 0 or high >= scores.shape[-1]:
-                raise ValueError(
-                    f"labels must be in 0..{scores.shape[-1] - 1}, one for each column of the "
-                    f"scores; got {low}..{high}"
-                )
+        check_labels(self.backend, labels, scores.shape[-1])
         return float(self.value(scores, labels))
 
     def backward(self) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 from mlpkit_backends import Array, Backend, load
 
@@ -12,9 +13,8 @@ from .layers import Dropout, Layer
 class Sequential:
     """Layers one after the other, with their parameters and gradients by name.
 
-    Layers of one name, and parameters of one, are a ValueError. Each layer's own `params` and
-    `grads` are what counts; those of the sequence are gathered from them. What is assigned is kept
-    by reference.
+    Layers of one name, and parameters of one, are a ValueError. `params` and `grads` show the
+    layers' own, as they are at the time; what is assigned is kept by the layer, by reference.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -41,56 +41,62 @@ class Sequential:
             owned |= layer.params.keys()
             if isinstance(layer, Dropout):
                 layer.position = position  # part of its masks' key
-        self.params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
-        self.gather_params()
-        self.gather_grads()
+
+    @property
+    def params(self) -> MutableMapping[str, Array]:
+        """Every layer's parameters by name."""
+        return ByName(self, "params")
+
+    @property
+    def grads(self) -> MutableMapping[str, Array]:
+        """Every layer's gradients by their parameter's name; None before the first backward."""
+        return ByName(self, "grads")
 
     def owner(self, name: str) -> Layer:
         """The layer that has the parameter; KeyError names those there are."""
         for layer in self.layers:
             if name in layer.params:
                 return layer
-        known = ", ".join(self.gather_params()) or "none"
+        known = ", ".join(self.params) or "none"
         raise KeyError(f"no parameter {name!r} in this network; it has: {known}")
 
     def assign(self, name: str, value: Array) -> None:
         """Make value, itself, the parameter of that name."""
-        self.owner(name).params[name] = value
+        self.params[name] = value
 
     def assign_grads(self, name: str, value: Array) -> None:
         """Make value, itself, the gradient of that name."""
-        self.owner(name).grads[name] = value
+        self.grads[name] = value
 
     def get_params(self, name: str) -> Array:
         """The parameter of that name."""
-        return self.owner(name).params[name]
+        return self.params[name]
 
     def get_grads(self, name: str) -> Array:
         """The gradient of that name; None before the first backward."""
         return self.owner(name).grads.get(name)
 
-    def gather_params(self) -> dict[str, Array]:
-        """Bring `params` up to date with the layers', and return it."""
-        self.params.clear()
-        self.params.update((n, p) for layer in self.layers for n, p in layer.params.items())
+    def gather_params(self) -> MutableMapping[str, Array]:
+        """`params`, by the notebook's name."""
         return self.params
 
-    def gather_grads(self) -> dict[str, Array]:
-        """Bring `grads` up to date with the layers', and return it."""
-        self.grads.clear()
-        self.grads.update((n, g) for layer in self.layers for n, g in layer.grads.items())
+    def gather_grads(self) -> MutableMapping[str, Array]:
+        """`grads`, by the notebook's name."""
         return self.grads
 
     def load(self, params: Mapping[str, Array], report: Callable[[str], None] = print) -> None:
         """Copy arrays into the parameters of the same names, in the parameters' own dtype, and
         report each. Other names are left alone; ValueError where a shape differs or no name fits.
         """
-        own = self.gather_params()
-        known = [name for name in own if name in params]
+        if not isinstance(params, Mapping):
+            raise TypeError(
+                "load takes arrays by name, as mlpkit.load_weights(path) gives; "
+                f"got {type(params).__name__}"
+            )
+        known = [name for name in self.params if name in params]
         if not known:
             raise ValueError(
-                f"none of the names fits this network: it has {', '.join(own)}; "
+                f"none of the names fits this network: it has {', '.join(self.params)}; "
                 f"got {', '.join(params) or 'none'}"
             )
         for name in known:
@@ -107,13 +113,47 @@ class Sequential:
             )
             layer.params[name] = layer.backend.copy(new)
             report(f"Loading Params: {name} Shape: {tuple(old.shape)}")
-        self.gather_params()
+
+
+class ByName(MutableMapping[str, Array]):
+    """A network's arrays of one kind, "params" or "grads", by name: those of its layers, not a
+    copy. What is assigned becomes the layer's own."""
+
+    def __init__(self, net: Sequential, kind: str) -> None:
+        self.net, self.kind = net, kind
+
+    def of(self, layer: Layer) -> dict[str, Array]:
+        """The layer's part."""
+        part: dict[str, Array] = getattr(layer, self.kind)
+        return part
+
+    def __getitem__(self, name: str) -> Array:
+        return self.of(self.net.owner(name))[name]
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        self.of(self.net.owner(name))[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.of(self.net.owner(name))[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(map(self.of, self.net.layers))
+
+    def __len__(self) -> int:
+        return sum(len(self.of(layer)) for layer in self.net.layers)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 class Module:
     """A network: `net`, a Sequential, run forward and backward on `backend`, its layers' own."""
 
     def __init__(self, net: Sequential) -> None:
+        if not isinstance(net, Sequential):
+            raise TypeError(
+                f"a network takes its layers as Module(Sequential(a, b)); got {type(net).__name__}"
+            )
         self.net = net
 
     @property
@@ -125,8 +165,10 @@ class Module:
         return f"{type(self).__name__}({', '.join(map(repr, self.net.layers))})"
 
     def forward(self, x: Array, is_training: bool = True, seed: int | None = None) -> Array:
-        """Scores (N, C) for a batch x (N, ...). is_training and seed are the dropout layers'."""
+        """Scores (N, C) for a batch x (N, ...). Every layer's is_training becomes what is given;
+        seed is the dropout layers'."""
         for layer in self.net.layers:
+            layer.is_training = is_training
             x = (
                 layer.forward(x, is_training, seed)
                 if isinstance(layer, Dropout)
@@ -142,5 +184,4 @@ class Module:
 
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """(name, array) of each parameter, in the layers' order."""
-        for layer in self.net.layers:
-            yield from layer.params.items()
+        yield from self.net.params.items()

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from mlpkit_backends import Backend, load
 
+from .checks import check_counts
 from .layers import Dropout, Flatten, FullyConnected, Layer, LeakyReLU
 from .model import Module, Sequential
 from .seeding import Seed
@@ -41,8 +42,9 @@ class MLP(Module):
         dtype: str = "float64",
         backend: str | Backend | None = None,
     ) -> None:
-        if len(widths) < 2:
-            raise ValueError(f"widths needs at least two, input and output; got {list(widths)}")
+        if not isinstance(widths, Iterable) or len(widths := tuple(widths)) < 2:
+            raise ValueError(f"widths needs at least two, input and output; got {widths}")
+        check_counts(**{f"widths[{i}]": width for i, width in enumerate(widths)})
         chosen = load(backend)
         rng = None if seed is None else np.random.default_rng(seed)
         if isinstance(seed, np.random.Generator):

@@ -13,18 +13,19 @@ The formulas are the backend's ops; which epsilon, and where it stands, is said 
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from mlpkit_backends import Array, Backend
 
+from .checks import check_nonnegative, check_positive
 from .model import Module, Sequential
 
 
 class Optimizer:
     """Steps over every parameter that has a gradient. net: a Sequential, or a network that has one.
 
-    lr, the learning rate, must be positive, and may be changed between steps. A subclass names its
+    lr, the learning rate, must be positive, and may be changed between steps, to 0 too. A subclass
+    names its
     `op`, the base op that updates a parameter in place, and those of its attributes that the op
     takes, in its order: `state_names`, dicts of arrays by parameter name, and `setting_names`,
     numbers that come after the learning rate.
@@ -35,8 +36,7 @@ class Optimizer:
     setting_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, net: Sequential | Module, lr: float) -> None:
-        if not 0 < lr < math.inf:
-            raise ValueError(f"lr, the learning rate, must be positive and finite; got {lr}")
+        check_positive(lr=lr)
         if not isinstance(net, Sequential | Module):
             raise TypeError(
                 "an optimizer takes a Sequential or a network that has one; "
@@ -44,6 +44,16 @@ class Optimizer:
             )
         self.net: Sequential = net.net if isinstance(net, Module) else net
         self.lr = lr
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        check_nonnegative(lr=lr)  # 0 too, as many decays of a small one come to it
+        self._lr = float(lr)
 
     def __repr__(self) -> str:
         settings = (f"{name}={getattr(self, name)}" for name in ("lr", *self.setting_names))
@@ -93,14 +103,6 @@ class Optimizer:
                     f"{tuple(w.shape)}; got {tuple(state[name].shape)}"
                 )
         return tuple(state[name] for state in self.states())
-
-
-def check_nonnegative(below: float = math.inf, **settings: float) -> None:
-    """ValueError for a setting that isn't at least 0, finite, and below that number."""
-    for name, value in settings.items():
-        if not 0 <= value < below:
-            limit = "finite" if below == math.inf else f"below {below:g}"
-            raise ValueError(f"{name} must be at least 0 and {limit}; got {value}")
 
 
 class SGD(Optimizer):

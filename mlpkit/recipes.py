@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .checks import check_counts, check_positive
 
 if TYPE_CHECKING:
     from mlpkit_backends import Backend
@@ -29,14 +30,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "net", self.net.replace(" ", ""))
-        for setting in ("lr", "lr_decay"):
-            value = getattr(self, setting)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{setting} must be positive and finite; got {value}")
-        for setting in ("batch_size", "epochs", "lr_decay_every"):
-            value = getattr(self, setting)
-            if value < 1:
-                raise ValueError(f"{setting} must be at least 1; got {value}")
+        check_positive(lr=self.lr, lr_decay=self.lr_decay)
+        check_counts(
+            batch_size=self.batch_size, epochs=self.epochs, lr_decay_every=self.lr_decay_every
+        )
 
 
 RECIPES = {

@@ -194,7 +194,6 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
             layer.step = iterations
     for name, array in tensors("parameters").items():
         run.model.net.assign(name, array)
-    run.model.net.gather_params()
     for name, state in states(optimizer).items():
         state.clear()
         state.update(tensors(f"optimizer.{name}"))

@@ -29,7 +29,8 @@ from .run_files import check_free, claimed, free_path, make_free_folder, resumin
 from .scoring import BEST, MEAN_IMAGE, on_device
 from .seeding import check_seed
 from .signals import Stopped, hold
-from .training import Watcher, check_settings, fit
+from .training import Watcher, fit
+from .training_checks import check_settings
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,23 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
 
 from mlpkit_backends import Array
 
-from .evaluation import Batches, dtype_of, evaluate
+from .evaluation import Batches, classes_of, dtype_of, evaluate
 from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged
-from .losses import CrossEntropy
+from .losses import CrossEntropy, check_labels
 from .model import Module
 from .optimizers import Optimizer
 from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
+from .training_checks import check_parts, check_settings
 
 CHUNK = 32  # iterations handed to the backend at a time
 SECONDS = 0.5  # that a chunk may take, so that training can be stopped soon
@@ -75,17 +74,16 @@ def fit(
     called between chunks and between the batches of an evaluation, where all of these agree with
     the history once the losses are read; what it raises ends training.
 
-    Raises ValueError for settings and labels out of range, for an optimizer of another network and
-    for parts on different backends or of different dtypes, TrainingDiverged where a loss isn't
-    finite.
+    Raises TypeError for a part of another kind; ValueError for settings and labels out of range, an
+    optimizer of another network, and parts on different backends or of different dtypes;
+    TrainingDiverged where a loss isn't finite.
     """
+    check_parts(model, loss_func, optimizer, train, val, watcher)
     check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every, chunk)
+    # Python's numbers: NumPy's would wrap around, or round the learning rate to their dtype.
+    batch_size, epochs, lr_decay_every = map(int, (batch_size, epochs, lr_decay_every))
+    lr_decay = float(lr_decay)
     seed = check_seed(seed)
-    if optimizer.net is not model.net:
-        raise ValueError(
-            f"the optimizer should be of the model's own net; this {type(optimizer).__name__} is "
-            "of another: build it from the model"
-        )
     history = History() if history is None else history
     per_epoch = len(train) // batch_size
     if not 0 <= history.iterations - len(history.epochs) * per_epoch <= per_epoch:
@@ -95,8 +93,8 @@ def fit(
         )
     stopping = EarlyStopping(patience, min_delta, history.epochs)
     backend = train.backend
-    check_places(model, loss_func, train, val)
-    check_labels(model, train, val)
+    for batches in (train, val):
+        check_labels(backend, batches.labels, classes_of(model, batches))
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
     history.how = step.step.how
     losses = Losses(backend, history)
@@ -163,64 +161,6 @@ class ChunkSize:
         seconds = max(time.perf_counter() - began, 1e-9) / n
         fitting = min(max(1, int(SECONDS / seconds)), self.most)
         self.size = self.most if fitting == self.most else 1 << (fitting.bit_length() - 1)
-
-
-def check_settings(
-    n: int, batch_size: int, epochs: int, lr_decay: float, lr_decay_every: int, chunk: int = CHUNK
-) -> None:
-    """ValueError, naming the setting, for what can't be trained with n images."""
-    counts = {
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "lr_decay_every": lr_decay_every,
-        "chunk": chunk,
-    }
-    for name, count in counts.items():
-        if not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1; got {count}")
-    if batch_size > n:
-        raise ValueError(
-            f"the batch size must be from 1 to the {n} training images; got {batch_size}"
-        )
-    if not 0 < lr_decay < math.inf:
-        raise ValueError(f"lr_decay must be positive and finite; got {lr_decay}")
-
-
-def check_places(model: Module, loss_func: CrossEntropy, train: Batches, val: Batches) -> None:
-    """ValueError unless all arrays are one backend's, and the batches of the model's dtype."""
-    names = {
-        "model": model.backend.name,
-        "training images": train.backend.name,
-        "validation images": val.backend.name,
-    }
-    if isinstance(loss_func, CrossEntropy):
-        names["loss"] = loss_func.backend.name
-    if len(set(names.values())) > 1:
-        placed = ", ".join(f"the {what} on {name}" for what, name in names.items())
-        raise ValueError(
-            f"all should be on one backend; got {placed}: give each the same backend=, or set "
-            "MLPKIT_BACKEND before any is built"
-        )
-    wanted, came = dtype_of(model), {train.dtype, val.dtype}
-    if came != {wanted}:
-        raise ValueError(
-            f"batches should be {wanted}, as the model's parameters are; got "
-            f"{' and '.join(sorted(came))}: make them with that dtype, or the model with dtype="
-        )
-
-
-def check_labels(model: Module, *splits: Batches) -> None:
-    """ValueError unless the labels are columns of the model's scores: no kernel checks them."""
-    for split in splits:
-        x, _ = split.take(split.backend.arange(1))
-        classes = model.forward(x, False).shape[-1]
-        xp = split.backend.xp
-        low, high = int(xp.min(split.labels)), int(xp.max(split.labels))
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"labels must be in 0..{classes - 1}, one for each of the model's scores; "
-                f"got {low}..{high}"
-            )
 
 
 def train_net(

@@ -250,3 +250,9 @@ def test_what_killed_processes_left_is_removed_by_the_one_that_holds_the_folder(
                 pass  # the folder is open a second time, as in another process
     with claimed(tmp_path):
         pass
+
+
+def test_metadata_is_text(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"text by name; got 'lr': 0\.1: give str\(0\.1\)"):
+        save_weights(tmp_path / "w", {"a": np.ones(3)}, {"lr": 0.1})
+    assert not list(tmp_path.iterdir())

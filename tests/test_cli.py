@@ -211,10 +211,10 @@ def test_another_run_is_left_alone(mlpkit: Mlpkit, digits: str, tmp_path: Path) 
 # Options that can't be, and what is said of them.
 BAD: dict[str, str] = {
     "--batch-size 58": "the batch size must be from 1 to the 57 training images; got 58",
-    "--batch-size 0": "batch_size must be at least 1; got 0",
-    "--batch-size -1": "batch_size must be at least 1; got -1",
-    "--epochs 0": "epochs must be at least 1; got 0",
-    "--epochs -2": "epochs must be at least 1; got -2",
+    "--batch-size 0": "batch_size must be a whole number, at least 1; got 0",
+    "--batch-size -1": "batch_size must be a whole number, at least 1; got -1",
+    "--epochs 0": "epochs must be a whole number, at least 1; got 0",
+    "--epochs -2": "epochs must be a whole number, at least 1; got -2",
     "--lr 0": "lr must be positive and finite; got 0.0",
     "--lr -1": "lr must be positive and finite; got -1.0",
     "--lr nan": "lr must be positive and finite; got nan",
@@ -222,7 +222,7 @@ BAD: dict[str, str] = {
     "--lr-decay 0": "lr_decay must be positive and finite; got 0.0",
     "--lr-decay nan": "lr_decay must be positive and finite; got nan",
     "--lr-decay-every 2": "--lr-decay-every is when --lr-decay multiplies: give both, or neither",
-    "--lr-decay 0.5 --lr-decay-every 0": "lr_decay_every must be at least 1; got 0",
+    "--lr-decay 0.5 --lr-decay-every 0": "lr_decay_every must be a whole number, at least 1; got 0",
     "--keep-prob -0.1": "in [0, 1]; got -0.1",
     "--keep-prob 1.1": "in [0, 1]; got 1.1",
     "--keep-prob nan": "in [0, 1]; got nan",

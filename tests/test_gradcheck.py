@@ -8,6 +8,10 @@ import pytest
 from mlpkit import (
     MLP,
     Dropout,
+    FullyConnected,
+    Layer,
+    Module,
+    Sequential,
     check_gradients,
     eval_numerical_gradient,
     eval_numerical_gradient_array,
@@ -107,3 +111,44 @@ def test_a_function_of_arrays_may_return_a_number() -> None:
         lambda x: float((x**2).sum()), np.array([3.0]), np.array(2.0), backend="numpy"
     )
     assert got == pytest.approx([12.0], rel=1e-9)
+
+
+def test_a_float32_model_is_refused() -> None:
+    model = MLP((3, 2), seed=1, dtype="float32")
+    with pytest.raises(ValueError, match=r"in float64; the model is float32: .*dtype="):
+        check_gradients(model, X, [0, 1])
+
+
+class Scaled(Layer):
+    """y = s x, with a part of its gradient's making that `leave` does."""
+
+    def __init__(self, leave) -> None:
+        super().__init__("scale")
+        self.params["scale"] = self.backend.asarray([1.5])
+        self.leave = leave
+
+    def forward(self, x):
+        self.keep(x)
+        return self.params["scale"] * x
+
+    def backward(self, dout):
+        ds = self.backend.xp.sum(dout * self.take_kept())
+        self.leave(self.grads, ds, self.backend.xp.reshape(ds, (1,)))
+        return self.params["scale"] * dout
+
+
+def test_a_gradient_that_a_layer_leaves_out_or_gives_another_shape() -> None:
+    def check(leave) -> float:
+        first = FullyConnected(3, 2, 0.5, seed=1)
+        return check_gradients(Module(Sequential(first, Scaled(leave))), X, [0, 1])["scale"]
+
+    assert check(lambda grads, ds, whole: grads.update(scale=whole)) < 1e-7
+    with pytest.raises(ValueError, match=r"of scale should have its shape, \(1,\); got \(\)"):
+        check(lambda grads, ds, whole: grads.update(scale=ds))
+    with pytest.raises(ValueError, match=r"layer scale's backward left no gradient of scale: "):
+        check(lambda grads, ds, whole: grads.update(s=whole))
+
+
+def test_a_check_along_no_direction() -> None:
+    with pytest.raises(ValueError, match="directions must be a whole number, at least 1; got 0"):
+        check_gradients(MLP((3, 2), seed=1), X, [0, 1], directions=0)

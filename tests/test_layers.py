@@ -106,7 +106,7 @@ def test_an_input_that_does_not_fit(backend: Backend, shape: tuple[int, ...]) ->
 
 @pytest.mark.parametrize("widths", [(0, 3), (3, -1)])
 def test_widths_must_be_positive(widths: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match=r"must be a whole number, at least 1; got (0|-1)"):
         FullyConnected(*widths)
 
 
@@ -170,6 +170,14 @@ def test_an_activation_of_ones_own_needs_an_op_alone(backend: Backend) -> None:
     layer, x = Soft(), backend.asarray([[0.5, -1.0]])
     assert layer.name == "tanh"
     np.testing.assert_allclose(backend.to_numpy(layer.forward(x)), np.tanh([[0.5, -1.0]]))
+
+
+def test_an_activation_without_an_op() -> None:
+    class Swish(Activation):
+        op = "swish"
+
+    with pytest.raises(ValueError, match=r"Swish's op, 'swish', is none .*swish_backward"):
+        Swish()
 
 
 def test_the_slope_may_be_changed() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlpkit import (
     MLP,
+    SGD,
     SGDM,
     Dropout,
     DropoutNet,
@@ -149,6 +151,62 @@ def test_what_is_assigned_is_kept_by_reference(backend: Backend) -> None:
     assert net.get_grads("a_w") is net.layers[0].grads["a_w"] is dw
     assert net.gather_params()["a_w"] is net.params["a_w"] is w
     assert net.gather_grads()["a_w"] is net.grads["a_w"] is dw
+
+
+def test_params_and_grads_are_the_layers_own(backend: Backend) -> None:
+    net = Sequential(FullyConnected(2, 3, name="a"), FullyConnected(3, 1, name="b"))
+    w, dw = backend.asarray(np.ones((3, 1))), backend.asarray(np.full((3, 1), 2.0))
+    net.params["b_w"] = w
+    net.grads.update(b_w=dw)
+    assert net.layers[1].params["b_w"] is w
+    assert net.layers[1].grads["b_w"] is dw
+    SGD(net, 0.5).step()
+    assert backend.to_numpy(net.params["b_w"]).tolist() == [[0], [0], [0]]  # 1 - 0.5 · 2
+    net.layers[0].params = {"a_w": w}
+    assert list(net.params) == ["a_w", "b_w", "b_b"]
+    assert len(net.params) == 3
+    assert "a_b" not in net.params
+    with pytest.raises(KeyError, match="no parameter 'c_w'"):
+        net.params["c_w"] = w
+
+
+class Noise(Layer):
+    """Adds 1 while training."""
+
+    def forward(self, x):
+        return x + 1.0 if self.is_training else x
+
+    def backward(self, dout):
+        return dout
+
+
+def test_every_layer_knows_whether_it_is_trained(backend: Backend) -> None:
+    model = Module(Sequential(Noise("a"), Noise("b")))
+    x = backend.asarray(np.zeros((2, 3)))
+    for is_training, expected in ((True, 2), (False, 0), (True, 2)):
+        got = backend.to_numpy(model.forward(x, is_training))
+        assert (got == expected).all()
+
+
+def test_what_is_no_sequence_of_layers() -> None:
+    with pytest.raises(TypeError, match=r"Module\(Sequential\(a, b\)\); got list"):
+        Module([FullyConnected(2, 3)])
+    with pytest.raises(TypeError, match=r"as mlpkit\.load_weights\(path\) gives; got str"):
+        MLP((2, 3)).net.load("best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        (64, "at least two, input and output; got 64"),
+        ((64,), r"at least two, input and output; got \(64,\)"),
+        ((4, 8.5, 3), r"widths\[1\] must be a whole number, at least 1; got 8\.5"),
+        ((4, 0), r"widths\[1\] must be a whole number, at least 1; got 0"),
+    ],
+)
+def test_widths_that_cannot_be(widths: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MLP(widths)
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:

@@ -96,7 +96,7 @@ def test_adam_counts_its_steps(backend: Backend) -> None:
 @pytest.mark.parametrize("lr", [0, -1e-3, float("nan")])
 @pytest.mark.parametrize("optimizer", [SGD, SGDM, RMSProp, Adam])
 def test_lr_must_be_positive(optimizer: type[Optimizer], lr: float) -> None:
-    with pytest.raises(ValueError, match=f"learning rate, must be positive and finite; got {lr}"):
+    with pytest.raises(ValueError, match=f"lr must be positive and finite; got {lr}"):
         optimizer(Sequential(), lr)
 
 
@@ -153,3 +153,13 @@ def test_a_learning_rate_of_numpys_own_leaves_the_dtype_alone(backend: Backend) 
     for name, w in before.items():
         expected = w - np.float32(0.1) * w
         assert np.array_equal(backend.to_numpy(layer.params[name]), expected)
+
+
+@pytest.mark.parametrize("lr", [-1, float("nan"), float("inf"), "0.1", None])
+def test_lr_is_checked_when_it_is_changed(lr) -> None:
+    optimizer = SGD(Sequential(), 0.1)
+    with pytest.raises(ValueError, match="lr must be at least 0 and finite; got"):
+        optimizer.lr = lr
+    optimizer.lr = np.float32(0.25)
+    assert type(optimizer.lr) is float
+    assert optimizer.lr == 0.25

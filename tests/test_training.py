@@ -376,7 +376,9 @@ def test_accuracy_needs_one_whole_number_an_image(backend: Backend, labels: np.n
 
 @pytest.mark.parametrize("num_samples", [0, -5])
 def test_accuracy_of_no_sample(num_samples: int) -> None:
-    with pytest.raises(ValueError, match=f"num_samples must be at least 1.*got {num_samples}"):
+    with pytest.raises(
+        ValueError, match=f"num_samples must be a whole number, at least 1; got {num_samples}"
+    ):
         compute_acc(MLP((48, 3), seed=1), IMAGES / 255, LABELS, num_samples)
 
 

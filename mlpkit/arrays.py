@@ -1,0 +1,48 @@
+"""What an array is, read off its dtype: alike for NumPy, CuPy and any other namespace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlpkit_backends import Array, Backend
+
+
+def dtype_name(a: Array) -> str:
+    """The dtype as it is called, "float32" or "int64", of any namespace and byte order."""
+    name = getattr(a.dtype, "name", str(a.dtype))
+    return str(name).rpartition(".")[2]
+
+
+def are_integers(a: Array) -> bool:
+    """Whether an array's numbers are integers, signed or not."""
+    return "int" in dtype_name(a)
+
+
+def are_floats(a: Array) -> bool:
+    """Whether an array's numbers are floats."""
+    return "float" in dtype_name(a)
+
+
+def floats(backend: Backend, a: Any) -> Array:
+    """`a` (array, nested sequence or scalar) on the backend as floats; what isn't becomes float64,
+    as small integers' own arithmetic wraps around."""
+    a = backend.asarray(a)
+    return a if are_floats(a) else backend.xp.astype(a, backend.xp.float64)
+
+
+def check_array(what: str, a: Any) -> None:
+    """ValueError, naming what takes it, for what is no array."""
+    if not hasattr(a, "dtype"):
+        raise ValueError(
+            f"{what} takes an array; got {type(a).__name__}: make one with backend.asarray"
+        )
+
+
+def check_floats(what: str, a: Any) -> None:
+    """ValueError, naming what takes them, for what is no array of floats."""
+    check_array(what, a)
+    if not are_floats(a):
+        raise ValueError(
+            f"{what} takes floats; got {dtype_name(a)}: scale images first, as in "
+            "images / 255 - mean_image, or convert numbers with astype"
+        )

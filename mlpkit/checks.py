@@ -1,0 +1,28 @@
+"""Numbers that someone gives: whether they are of the kind and in the range that they should be."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+
+def check_counts(**counts: int) -> None:
+    """ValueError for what isn't a whole number of at least 1."""
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1; got {count!r}")
+
+
+def check_positive(**settings: float) -> None:
+    """ValueError for what isn't a number above 0 and finite."""
+    for name, value in settings.items():
+        if not isinstance(value, Real) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite; got {value!r}")
+
+
+def check_nonnegative(below: float = math.inf, **settings: float) -> None:
+    """ValueError for what isn't a number of at least 0, finite, and below that number."""
+    for name, value in settings.items():
+        if not isinstance(value, Real) or not 0 <= value < below:
+            limit = "finite" if below == math.inf else f"below {below:g}"
+            raise ValueError(f"{name} must be at least 0 and {limit}; got {value!r}")

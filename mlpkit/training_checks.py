@@ -1,0 +1,81 @@
+"""What `fit` is given: whether the parts are what they should be, and fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .checks import check_counts, check_positive
+from .evaluation import Batches, dtype_of
+from .losses import CrossEntropy
+from .model import Module
+
+
+def check_settings(
+    n: int, batch_size: int, epochs: int, lr_decay: float, lr_decay_every: int, chunk: int = 1
+) -> None:
+    """ValueError, naming the setting, for what can't be trained with n images."""
+    check_counts(batch_size=batch_size, epochs=epochs, lr_decay_every=lr_decay_every, chunk=chunk)
+    check_positive(lr_decay=lr_decay)
+    if batch_size > n:
+        raise ValueError(
+            f"the batch size must be from 1 to the {n} training images; got {batch_size}"
+        )
+
+
+def check_parts(
+    model: Any, loss_func: Any, optimizer: Any, train: Any, val: Any, watcher: Any
+) -> None:
+    """TypeError, saying how to make one, for a part of another kind; ValueError unless the
+    optimizer is the model's, all arrays are one backend's, and the batches of the model's dtype."""
+    if not isinstance(model, Module):
+        raise wrong_kind("model", model, "a Module, as MLP(...) or Module(Sequential(...)) gives")
+    for name, split in (("train", train), ("val", val)):
+        if not isinstance(split, Batches):
+            raise wrong_kind(name, split, "made with Batches.of(backend, images, labels, dtype)")
+    check_has(loss_func, ("forward", "backward"), "loss_func", "a loss, as CrossEntropy()")
+    check_has(optimizer, ("step", "net"), "optimizer", "an optimizer, as Adam(model)")
+    if watcher is not None:
+        check_has(watcher, ("iterations", "epoch"), "watcher", "a Watcher")
+    if optimizer.net is not model.net:
+        raise ValueError(
+            f"the optimizer should be of the model's own net; this {type(optimizer).__name__} is "
+            "of another: build it from the model"
+        )
+    check_places(model, loss_func, train, val)
+
+
+def wrong_kind(name: str, came: Any, wanted: str) -> TypeError:
+    """The error for an argument that isn't what is wanted."""
+    what = f"the class {came.__name__}" if isinstance(came, type) else type(came).__name__
+    return TypeError(f"{name} should be {wanted}; got {what}")
+
+
+def check_has(part: Any, names: tuple[str, ...], name: str, wanted: str) -> None:
+    """TypeError unless the part is an object that has all of those names."""
+    missing = [n for n in names if not hasattr(part, n)]
+    if isinstance(part, type) or missing:
+        having = " and ".join(names)
+        raise wrong_kind(name, part, f"{wanted}, which has {having}")
+
+
+def check_places(model: Module, loss_func: Any, train: Batches, val: Batches) -> None:
+    """ValueError unless all arrays are one backend's, and the batches of the model's dtype."""
+    names = {
+        "model": model.backend.name,
+        "training images": train.backend.name,
+        "validation images": val.backend.name,
+    }
+    if isinstance(loss_func, CrossEntropy):
+        names["loss"] = loss_func.backend.name
+    if len(set(names.values())) > 1:
+        placed = ", ".join(f"the {what} on {name}" for what, name in names.items())
+        raise ValueError(
+            f"all should be on one backend; got {placed}: give each the same backend=, or set "
+            "MLPKIT_BACKEND before any is built"
+        )
+    wanted, came = dtype_of(model), {train.dtype, val.dtype}
+    if came != {wanted}:
+        raise ValueError(
+            f"batches should be {wanted}, as the model's parameters are; got "
+            f"{' and '.join(sorted(came))}: make them with that dtype, or the model with dtype="
+        )

@@ -129,8 +129,8 @@ class SGDM(Optimizer):
 
 class RMSProp(Optimizer):
     """Steps divided by the root of an exponential moving average of the squared gradient:
-    c ← decay c + (1 - decay) dw²; w ← w - lr dw / √(c + eps). ValueError for a decay outside [0, 1)
-    or a negative eps."""
+    c ← decay c + (1 - decay) dw²; w ← w - lr dw / √(c + eps), eps inside the root, where PyTorch
+    has it outside. ValueError for a decay outside [0, 1) or a negative eps."""
 
     op, state_names, setting_names = "rmsprop_update", ("cache",), ("decay", "eps")
 

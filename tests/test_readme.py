@@ -32,7 +32,7 @@ def test_training_in_python(
 ) -> None:
     synthetic.make(tmp_path / "data" / "synthetic", 300, 50)
     monkeypatch.chdir(tmp_path)
-    exec(block("mlpkit.fit"), {})
+    exec(block("data.mean_image"), {})
     assert 0 <= float(capsys.readouterr().out) <= 1
 
 
@@ -63,3 +63,24 @@ def test_the_layer_of_ones_own(backend: Backend) -> None:
     errors = mlpkit.check_gradients(scope["model"], x, backend.asarray([0, 1, 2, 2, 0]))
     assert set(errors) == {"fc1_w", "fc1_b", "scale", "fc2_w", "fc2_b"}
     assert max(errors.values()) < 1e-6
+
+
+def test_arrays_of_ones_own_and_a_loop_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {}
+    exec(block("slice(400, None)"), scope)
+    assert float(capsys.readouterr().out) > 0.85
+    exec(block("optimizer.step()"), scope)
+    largest = max(
+        np.abs(scope["model"].backend.to_numpy(g)).max() for g in scope["model"].net.grads.values()
+    )
+    assert largest <= np.float32(0.1)
+
+
+def test_the_optimizer_of_ones_own(backend: Backend) -> None:
+    scope: dict[str, Any] = {}
+    exec(block("class SignSGD"), scope)
+    net = mlpkit.Sequential(mlpkit.FullyConnected(2, 2, name="a"))
+    net.params["a_w"] = backend.asarray(np.ones((2, 2)))
+    net.grads["a_w"] = backend.asarray(np.array([[0.3, -2.0], [0.0, 1e-9]]))
+    scope["SignSGD"](net, lr=0.25).step()
+    assert backend.to_numpy(net.params["a_w"]).tolist() == [[0.75, 1.25], [1, 0.75]]

@@ -38,6 +38,12 @@ def check_array(what: str, a: Any) -> None:
         )
 
 
+def check_returned(what: str, a: Any) -> None:
+    """TypeError, naming what returned it, for what is no array."""
+    if not hasattr(a, "dtype"):
+        raise TypeError(f"{what} should return an array; got {type(a).__name__}")
+
+
 def check_floats(what: str, a: Any) -> None:
     """ValueError, naming what takes them, for what is no array of floats."""
     check_array(what, a)

@@ -56,6 +56,15 @@ def save_weights(
     that isn't text.
     """
     path = Path(path)
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"save_weights takes arrays by name; got {type(arrays).__name__}")
+    for name, a in arrays.items():
+        if not isinstance(name, str) or name == "__metadata__":
+            raise ValueError(f"an array can't be saved as {name!r}: give it another name, as text")
+        if not isinstance(a, np.ndarray):
+            raise TypeError(
+                f"{name} should be a NumPy array, as backend.to_numpy gives; got {type(a).__name__}"
+            )
     for name, text in (metadata or {}).items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"metadata is text by name; got {name!r}: {text!r}: give str({text!r})")

@@ -1,9 +1,10 @@
-"""Numbers that someone gives: whether they are of the kind and in the range that they should be."""
+"""What someone gives: whether it is of the kind, and in the range, that it should be."""
 
 from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 
 def check_counts(**counts: int) -> None:
@@ -26,3 +27,9 @@ def check_nonnegative(below: float = math.inf, **settings: float) -> None:
         if not isinstance(value, Real) or not 0 <= value < below:
             limit = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(f"{name} must be at least 0 and {limit}; got {value!r}")
+
+
+def wrong_kind(name: str, came: Any, wanted: str) -> TypeError:
+    """The error for an argument that isn't what is wanted."""
+    what = f"the class {came.__name__}" if isinstance(came, type) else type(came).__name__
+    return TypeError(f"{name} should be {wanted}; got {what}")

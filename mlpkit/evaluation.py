@@ -10,10 +10,10 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
-from .arrays import are_integers, dtype_name
-from .checks import check_counts
-from .losses import CONVERT, CrossEntropy, check_labels
-from .model import Module
+from .arrays import are_floats, are_integers, check_array, dtype_name
+from .checks import check_counts, wrong_kind
+from .losses import CONVERT, CrossEntropy, check_labels, value_of
+from .model import Module, check_model
 
 EVAL_BATCH = 512
 
@@ -44,6 +44,12 @@ class Batches:
         """
         chosen, dtype = load(backend), np.dtype(dtype).name  # numpy.float32 will do for "float32"
         images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
+        if "float" not in dtype:
+            raise ValueError(f'dtype should be "float32" or "float64"; got "{dtype}"')
+        if not (are_floats(images) or are_integers(images) or dtype_name(images) == "bool"):
+            raise ValueError(
+                f"images should be numbers; got {dtype_name(images)}: convert them with astype"
+            )
         pixels = dtype_name(images) == "uint8"
         if pixels and mean is None:
             raise ValueError(
@@ -57,7 +63,7 @@ class Batches:
             )
         if len(labels.shape) != 1 or not are_integers(labels):
             raise ValueError(
-                "labels should be whole numbers (N,), one for each image; "
+                "labels should be whole numbers (N,), one for each example; "
                 f"got {labels.dtype} {tuple(labels.shape)}: {CONVERT}"
             )
         if tuple(images.shape[:1]) != tuple(labels.shape) or labels.shape[0] == 0:
@@ -86,7 +92,14 @@ class Batches:
         return self.backend.xp.astype(images, getattr(self.backend.xp, self.dtype), copy=False)
 
     def take(self, index: Array) -> tuple[Array, Array]:
-        """The batch of those indices (N,): images and labels."""
+        """The batch of those indices (N,): images and labels. ValueError for what are no
+        integers, as a mask."""
+        check_array("take", index)
+        if not are_integers(index):
+            raise ValueError(
+                f"take takes the integers of the examples; got {dtype_name(index)}: of a mask, "
+                "flatnonzero gives them"
+            )
         images = self.backend.gather(self.images, index)
         return self.prepare(images), self.backend.gather(self.labels, index)
 
@@ -105,14 +118,19 @@ def evaluate(
     *,
     pause: Callable[[], None] | None = None,
 ) -> tuple[float, float]:
-    """The mean loss of an example and the accuracy over a split, whether the loss averages over its
-    batch or sums. pause: is called after each batch, and may raise to stop. ValueError for a batch
-    size below 1, and for labels that are no columns of the scores."""
+    """The mean loss of an example and the accuracy over a split.
+
+    The loss may average over its batch or sum, as its `size_average` says; one that has none
+    averages. pause: is called after each batch, and may raise to stop. ValueError for a batch size
+    below 1, and for labels that are no columns of the scores.
+    """
+    check_model(model)
+    check_batches("batches", batches)
     check_counts(batch_size=batch_size)
     backend = batches.backend
     check_labels(backend, batches.labels, classes_of(model, batches))
     losses, hits = [], []
-    value = getattr(loss_func, "value", loss_func.forward)
+    value = value_of(loss_func)
     for x, labels in batches.in_order(batch_size):
         scores = model.forward(x, False)
         averaged = getattr(loss_func, "size_average", True)
@@ -136,6 +154,7 @@ def compute_acc(
     many, drawn from NumPy's global state, where there are more. ValueError for numbers below 1, for
     what `Batches.of` refuses, and for labels that are no columns of the scores.
     """
+    check_model(model)
     check_counts(batch_size=batch_size)
     if num_samples is not None:
         check_counts(num_samples=num_samples)
@@ -148,6 +167,12 @@ def compute_acc(
         batches = replace(batches, images=parts[0], labels=parts[1])
     hits = [backend.correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)]
     return sum(map(int, hits)) / len(batches)
+
+
+def check_batches(name: str, split: Any) -> None:
+    """TypeError, naming the argument, for what is no Batches."""
+    if not isinstance(split, Batches):
+        raise wrong_kind(name, split, "made with Batches.of(backend, images, labels, dtype)")
 
 
 def classes_of(model: Module, batches: Batches) -> int:

@@ -13,11 +13,11 @@ import numpy as np
 from mlpkit_backends import Array, Backend, load
 
 from .arrays import are_floats, dtype_name, floats
-from .checks import check_counts
+from .checks import check_counts, check_positive
 from .evaluation import dtype_of
 from .layers import Dropout, Layer
 from .losses import CrossEntropy
-from .model import Module
+from .model import Module, check_model
 
 
 def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> float:
@@ -138,7 +138,9 @@ def check_gradients(
     if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is compared with
     <dw, u>.
     """
+    check_model(model)
     check_counts(directions=directions)
+    check_positive(h=h)
     backend = model.backend
     if dtype_of(model) != "float64":
         raise ValueError(
@@ -147,6 +149,8 @@ def check_gradients(
         )
     xp = backend.xp
     x, labels = floats(backend, x), backend.asarray(labels)
+    if not x.shape[0]:
+        raise ValueError("gradients are checked on one example or more; got none")
     rng = np.random.default_rng(seed)
     loss_func = CrossEntropy(backend=backend)
 
@@ -167,8 +171,9 @@ def check_gradients(
     dropouts = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
     masks = [(dropout.seed, dropout.step) for dropout in dropouts]
     try:
-        loss()
-        model.backward(loss_func.backward())
+        for _ in range(2):  # twice, as a layer that adds to its gradients is wrong the second time
+            loss()
+            model.backward(loss_func.backward())
         errors = {}
         for layer in model.net.layers:
             for name, w in list(layer.params.items()):
@@ -180,7 +185,8 @@ def check_gradients(
                     numerical = slope(layer, name, direction)
                     analytic = float(xp.sum(dw * direction))
                     scale = max(1e-8, abs(numerical) + abs(analytic))
-                    errors[name] = max(errors[name], abs(numerical - analytic) / scale)
+                    error = abs(numerical - analytic) / scale
+                    errors[name] = float(np.maximum(errors[name], error))  # NaN where one is
         return errors
     finally:
         for dropout, state in zip(dropouts, masks, strict=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from typing import Any, overload
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend
 
+from .checks import check_counts, check_nonnegative
 from .model import Module
 
 
@@ -74,7 +76,7 @@ class Epochs(Sequence[Epoch]):
         return isinstance(other, Epochs) and self.values == other.values
 
     def __repr__(self) -> str:
-        return f"Epochs({list(self)})"
+        return f"<{len(self)} epochs>"
 
 
 @dataclass
@@ -119,10 +121,9 @@ class EarlyStopping:
     than min_delta above what it was when it last did. patience: None for never."""
 
     def __init__(self, patience: int | None, min_delta: float, epochs: Iterable[Epoch]) -> None:
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch; got {patience}")
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta must be 0 or more, and finite; got {min_delta}")
+        if patience is not None:
+            check_counts(patience=patience)
+        check_nonnegative(min_delta=min_delta)
         if min_delta and patience is None:
             raise ValueError(f"min_delta {min_delta} counts for patience alone: give that, too")
         self.patience, self.min_delta = patience, min_delta
@@ -154,6 +155,17 @@ class Losses:
         self.backend, self.history = backend, history
         self.pending: list[Array] = []
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A context in which what ends it, whatever it is, finds all losses in the history, so that
+        training can go on from there."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # what ended it is the one to be said
+                self.read()
+            raise
+
     def add(self, losses: Array) -> None:
         """Note a chunk's losses, without waiting for them."""
         self.pending.append(losses)
@@ -165,6 +177,7 @@ class Losses:
             values = self.backend.to_numpy(self.pending.pop(0))
             bad = np.flatnonzero(~np.isfinite(values))
             if bad.size:
+                self.pending.clear()
                 recorded += map(float, values[: bad[0]])
                 cause = (
                     "training diverged; lower the learning rate (lr)"

@@ -16,7 +16,7 @@ import numpy as np
 from mlpkit_backends import Array, Backend, load
 
 from .arrays import check_array, check_floats
-from .checks import check_counts
+from .checks import check_counts, check_nonnegative
 from .seeding import Seed, check_seed, normal
 
 
@@ -63,6 +63,16 @@ class Layer:
         return value
 
 
+def check_gradient(layer: Layer, dout: Array, shape: tuple[int, ...]) -> None:
+    """ValueError unless dout has the shape of the layer's output: it would be broadcast."""
+    check_array(f"layer {layer.name}'s backward", dout)
+    if tuple(dout.shape) != tuple(shape):
+        raise ValueError(
+            f"layer {layer.name}'s backward takes the gradient of its output, of shape "
+            f"{tuple(shape)}; got {tuple(dout.shape)}"
+        )
+
+
 class Flatten(Layer):
     """(N, d1, ..., dk) to (N, d1·...·dk); backward restores the shape."""
 
@@ -104,6 +114,7 @@ class FullyConnected(Layer):
         dtype = np.dtype(dtype).name  # numpy.float32 will do for "float32"
         if not dtype.startswith("float"):
             raise ValueError(f"layer {name}: weights are floats, float32 or float64; got {dtype}")
+        check_nonnegative(init_scale=init_scale)
         w = init_scale * normal((input_dim, output_dim), seed)
         self.params[self.w_name] = self.backend.asarray(w, dtype)
         self.params[self.b_name] = self.backend.zeros((output_dim,), dtype)
@@ -128,6 +139,7 @@ class FullyConnected(Layer):
 
     def backward(self, dout: Array) -> Array:
         x = self.take_kept()
+        check_gradient(self, dout, (x.shape[0], self.params[self.w_name].shape[1]))
         dw, db = self.backend.affine_parameter_gradients(dout, x)
         self.grads[self.w_name], self.grads[self.b_name] = dw, db
         return self.backend.affine_input_gradient(dout, self.params[self.w_name])
@@ -182,6 +194,7 @@ class Dropout(Layer):
 
     def backward(self, dout: Array) -> Array:
         for mask in self.take_kept():
+            check_gradient(self, dout, mask.shape)
             dout = self.backend.dropout(dout, mask, self.keep_prob)
         return dout
 
@@ -214,7 +227,9 @@ class Activation(Layer):
         return getattr(self.backend, self.op)(x, *self.settings)
 
     def backward(self, dout: Array) -> Array:
-        return getattr(self.backend, f"{self.op}_backward")(dout, self.take_kept(), *self.settings)
+        x = self.take_kept()
+        check_gradient(self, dout, x.shape)
+        return getattr(self.backend, f"{self.op}_backward")(dout, x, *self.settings)
 
 
 class LeakyReLU(Activation):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from mlpkit_backends import Array, Backend, load
 
 from .arrays import are_integers, check_floats, dtype_name, floats
@@ -28,11 +31,24 @@ def check_labels(backend: Backend, labels: Array, classes: int) -> None:
             )
 
 
+def value_of(loss_func: Any) -> Callable[[Array, Array], Any]:
+    """The loss's function of scores and labels. One of the user's own has forward alone, which may
+    wait for the device."""
+    own = getattr(loss_func.forward, "__func__", None) is not CrossEntropy.forward
+    value: Callable[[Array, Array], Any] = loss_func.forward if own else loss_func.value
+    return value
+
+
 class CrossEntropy:
     """The cross entropy of softmax(scores) and labels, over the batch: its mean, or its sum where
     size_average is False."""
 
     def __init__(self, size_average: bool = True, *, backend: str | Backend | None = None) -> None:
+        if not isinstance(size_average, bool):
+            raise TypeError(
+                "size_average is True for the mean over the batch, or False for the sum; "
+                f"got {size_average!r}"
+            )
         self.size_average = size_average
         self.backend = load(backend)
         self._kept: tuple[Array, Array] | None = None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
 
 from mlpkit_backends import Array, Backend, load
 
+from .arrays import check_array, check_returned
+from .checks import wrong_kind
 from .layers import Dropout, Layer
 
 
@@ -100,19 +103,16 @@ class Sequential:
                 f"got {', '.join(params) or 'none'}"
             )
         for name in known:
+            check_array("load", params[name])
             old, new = tuple(self.get_params(name).shape), tuple(params[name].shape)
             if old != new:
                 raise ValueError(
                     f"parameter {name} has the shape {old}; got an array of shape {new}"
                 )
         for name in known:
-            layer = self.owner(name)
-            old = layer.params[name]
-            new = layer.backend.xp.astype(
-                layer.backend.asarray(params[name]), old.dtype, copy=False
-            )
-            layer.params[name] = layer.backend.copy(new)
-            report(f"Loading Params: {name} Shape: {tuple(old.shape)}")
+            backend, own = self.owner(name).backend, self.params[name]
+            own[...] = backend.xp.astype(backend.asarray(params[name]), own.dtype, copy=False)
+            report(f"Loading Params: {name} Shape: {tuple(own.shape)}")
 
 
 class ByName(MutableMapping[str, Array]):
@@ -174,14 +174,24 @@ class Module:
                 if isinstance(layer, Dropout)
                 else layer.forward(x)
             )
+            check_returned(f"layer {layer.name}'s forward", x)
         return x
 
     def backward(self, dout: Array) -> Array:
-        """The gradient of x from that of the scores; fills every layer's grads."""
+        """The gradient of x from that of the scores; fills every layer's grads. It is that of the
+        last forward, of an evaluation's where one came between."""
+        check_array("backward", dout)
         for layer in reversed(self.net.layers):
             dout = layer.backward(dout)
+            check_returned(f"layer {layer.name}'s backward", dout)
         return dout
 
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """(name, array) of each parameter, in the layers' order."""
         yield from self.net.params.items()
+
+
+def check_model(model: Any) -> None:
+    """TypeError for what is no network."""
+    if not isinstance(model, Module):
+        raise wrong_kind("model", model, "a Module, as MLP(...) or Module(Sequential(...)) gives")

@@ -13,6 +13,7 @@ The formulas are the backend's ops; which epsilon, and where it stands, is said 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from mlpkit_backends import Array, Backend
@@ -73,11 +74,30 @@ class Optimizer:
     def step(self) -> None:
         """One update of every parameter from its gradient."""
         self.advance()
+        for backend, name, w, dw in self.gradients():
+            self.update(backend, name, w, dw)
+
+    def gradients(self) -> Iterable[tuple[Backend, str, Array, Array]]:
+        """Every parameter that has a gradient, once: with the sum of its gradients where several
+        layers have it. ValueError for a gradient that is no parameter's."""
+        found: dict[int, tuple[Backend, str, Array, Array]] = {}
         for layer in self.net.layers:
-            for name, w in layer.params.items():
-                dw = layer.grads.get(name)
-                if dw is not None:
-                    self.update(layer.backend, name, w, dw)
+            for name, dw in layer.grads.items():
+                if dw is None:
+                    continue
+                if name not in layer.params:
+                    known = ", ".join(layer.params) or "none"
+                    raise ValueError(
+                        f"layer {layer.name} has a gradient of {name!r}, and no such parameter; "
+                        f"it has: {known}"
+                    )
+                w = layer.params[name]
+                if id(w) in found:
+                    backend, first, _, other = found[id(w)]
+                    found[id(w)] = backend, first, w, other + dw
+                else:
+                    found[id(w)] = layer.backend, name, w, dw
+        return found.values()
 
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
         """Update w, the parameter of that name, in place; ValueError where dw's shape differs."""

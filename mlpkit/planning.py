@@ -23,7 +23,7 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .losses import CrossEntropy
+from .losses import CrossEntropy, value_of
 from .model import Module
 from .optimizers import SGD, SGDM, Adam, Optimizer, RMSProp
 
@@ -66,9 +66,12 @@ def make_plan(
 
     def eager(index: Array) -> Array:
         x, labels = batches.take(index)
-        # A loss of the user's own has forward alone, which may wait for the device.
-        value = getattr(loss_func, "value", loss_func.forward)
-        loss = value(model.forward(x, True), labels)
+        loss = value_of(loss_func)(model.forward(x, True), labels)
+        if getattr(loss, "shape", ()) != () or loss is None:
+            raise TypeError(
+                "the loss's forward should return one number, over the batch; "
+                f"got {'None' if loss is None else f'shape {tuple(loss.shape)}'}"
+            )
         model.backward(loss_func.backward())
         optimizer.step()
         return loss

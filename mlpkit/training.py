@@ -34,7 +34,8 @@ class Watcher(Protocol):
         """After each chunk of iterations; done and total count from the start of training."""
 
     def epoch(self, number: int, epochs: int, history: History) -> None:
-        """After each epoch's evaluation."""
+        """After each epoch's evaluation. What it puts into history.stopped, in words, ends
+        training."""
 
 
 def fit(
@@ -65,9 +66,9 @@ def fit(
     by more than min_delta in `patience` epochs.
 
     chunk: how many iterations the backend is given at a time, at most; no result depends on it.
-    watcher: is told after each chunk and each epoch, and may show them, or replace parameters,
-    state and settings. A compiled step keeps its gradients to itself: the layers' `grads` are what
-    they were.
+    watcher: is told after each chunk and each epoch, and may show them, replace parameters, state
+    and settings, or end training. A compiled step keeps its gradients to itself: the layers'
+    `grads` are what they were.
 
     history: of an earlier call, to go on after its last iteration, within an epoch too; parameters,
     optimizer state, its learning rate and dropout's steps must be as they were then. pause: is
@@ -96,12 +97,12 @@ def fit(
     for batches in (train, val):
         check_labels(backend, batches.labels, classes_of(model, batches))
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
-    history.how = step.step.how
+    history.how, history.stopped = step.step.how, ""
     losses = Losses(backend, history)
     chunks = ChunkSize(chunk)
     # What overflows shows as a loss that isn't finite; NumPy's warnings would only repeat it.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        while len(history.epochs) < epochs and not stopping.reason:
+    with losses.kept(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        while len(history.epochs) < epochs and not (history.stopped or stopping.reason):
             number = len(history.epochs) + 1
             before = (number - 1) * per_epoch
             started = time.perf_counter()
@@ -142,7 +143,8 @@ def fit(
                 watcher.epoch(number, epochs, history)
             if pause is not None:
                 pause()
-    history.stopped = stopping.reason if len(history.epochs) < epochs else ""
+    unfinished = len(history.epochs) < epochs
+    history.stopped = (history.stopped or stopping.reason) if unfinished else ""
     return history
 
 

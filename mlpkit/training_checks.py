@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .checks import check_counts, check_positive
-from .evaluation import Batches, dtype_of
+from .checks import check_counts, check_positive, wrong_kind
+from .evaluation import Batches, check_batches, dtype_of
 from .losses import CrossEntropy
-from .model import Module
+from .model import Module, check_model
 
 
 def check_settings(
@@ -27,11 +27,9 @@ def check_parts(
 ) -> None:
     """TypeError, saying how to make one, for a part of another kind; ValueError unless the
     optimizer is the model's, all arrays are one backend's, and the batches of the model's dtype."""
-    if not isinstance(model, Module):
-        raise wrong_kind("model", model, "a Module, as MLP(...) or Module(Sequential(...)) gives")
-    for name, split in (("train", train), ("val", val)):
-        if not isinstance(split, Batches):
-            raise wrong_kind(name, split, "made with Batches.of(backend, images, labels, dtype)")
+    check_model(model)
+    check_batches("train", train)
+    check_batches("val", val)
     check_has(loss_func, ("forward", "backward"), "loss_func", "a loss, as CrossEntropy()")
     check_has(optimizer, ("step", "net"), "optimizer", "an optimizer, as Adam(model)")
     if watcher is not None:
@@ -42,12 +40,6 @@ def check_parts(
             "of another: build it from the model"
         )
     check_places(model, loss_func, train, val)
-
-
-def wrong_kind(name: str, came: Any, wanted: str) -> TypeError:
-    """The error for an argument that isn't what is wanted."""
-    what = f"the class {came.__name__}" if isinstance(came, type) else type(came).__name__
-    return TypeError(f"{name} should be {wanted}; got {what}")
 
 
 def check_has(part: Any, names: tuple[str, ...], name: str, wanted: str) -> None:

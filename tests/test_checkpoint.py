@@ -5,6 +5,7 @@ import os
 import stat
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,4 +256,21 @@ def test_what_killed_processes_left_is_removed_by_the_one_that_holds_the_folder(
 def test_metadata_is_text(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"text by name; got 'lr': 0\.1: give str\(0\.1\)"):
         save_weights(tmp_path / "w", {"a": np.ones(3)}, {"lr": 0.1})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "message"),
+    [
+        ([np.ones(3)], TypeError, "takes arrays by name; got list"),
+        ({"a": [1.0, 2.0]}, TypeError, r"a should be a NumPy array, as .*to_numpy gives; got list"),
+        ({0: np.ones(3)}, ValueError, "can't be saved as 0: give it another name, as text"),
+        ({"__metadata__": np.ones(3)}, ValueError, "can't be saved as '__metadata__'"),
+    ],
+)
+def test_what_cannot_be_saved(
+    tmp_path: Path, arrays: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        save_weights(tmp_path / "w", arrays)
     assert not list(tmp_path.iterdir())

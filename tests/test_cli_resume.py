@@ -92,8 +92,8 @@ RESUMED = {
     "--out new --checkpoint-every 0": "as in 30s, 10m or 2h, or epoch; got '0'",
     "--out new --checkpoint-every -3s": "as in 30s, 10m or 2h, or epoch; got '-3s'",
     "--out new --checkpoint-every=": "as in 30s, 10m or 2h, or epoch; got ''",
-    "--out new --patience 0": "patience must be at least 1 epoch; got 0",
-    "--out new --min-delta -1": "min_delta must be 0 or more, and finite; got -1.0",
+    "--out new --patience 0": "patience must be a whole number, at least 1; got 0",
+    "--out new --min-delta -1": "min_delta must be at least 0 and finite; got -1.0",
 }
 
 
@@ -181,7 +181,7 @@ def test_what_a_finished_run_lost_is_written_again(
     ("setting", "value", "said"),
     [
         ("lr", float("nan"), "lr must be positive and finite; got nan"),
-        ("patience", -4, "patience must be at least 1 epoch; got -4"),
+        ("patience", -4, "patience must be a whole number, at least 1; got -4"),
         ("checkpoint_every", "zz", "--checkpoint-every takes iterations"),
         ("net", "nobody", "nobody"),
     ],

@@ -152,3 +152,21 @@ def test_a_gradient_that_a_layer_leaves_out_or_gives_another_shape() -> None:
 def test_a_check_along_no_direction() -> None:
     with pytest.raises(ValueError, match="directions must be a whole number, at least 1; got 0"):
         check_gradients(MLP((3, 2), seed=1), X, [0, 1], directions=0)
+
+
+def test_a_layer_that_adds_to_its_gradient_is_wrong() -> None:
+    def leave(grads, ds, whole) -> None:
+        grads["scale"] = grads.get("scale", 0.0) + whole
+
+    model = Module(Sequential(FullyConnected(3, 2, 0.5, seed=1), Scaled(leave)))
+    assert check_gradients(model, X, [0, 1])["scale"] > 0.1
+
+
+def test_nan_is_no_right_gradient() -> None:
+    model = MLP((3, 2), seed=1)
+    assert all(np.isnan(error) for error in check_gradients(model, X * np.nan, [0, 1]).values())
+
+
+def test_a_check_on_no_example() -> None:
+    with pytest.raises(ValueError, match="one example or more; got none"):
+        check_gradients(MLP((3, 2), seed=1), X[:0], np.empty(0, int))

@@ -63,3 +63,9 @@ def test_shapes_that_do_not_fit(
 def test_labels_may_be_a_list(backend: Backend) -> None:
     scores = backend.asarray(np.zeros((2, 4)))
     assert CrossEntropy().forward(scores, [0, 3]) == pytest.approx(np.log(4), rel=1e-15)
+
+
+@pytest.mark.parametrize("given", ["sum", 0.1, None, 1])
+def test_size_average_is_true_or_false(given: object) -> None:
+    with pytest.raises(TypeError, match=r"True for the mean .* False for the sum; got"):
+        CrossEntropy(given)

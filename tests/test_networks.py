@@ -307,3 +307,44 @@ def test_a_parameter_dict_that_was_replaced_is_what_counts(backend: Backend) -> 
     assert list(model.net.gather_params()) == ["fc1_w"]
     with pytest.raises(KeyError, match="no parameter 'fc1_b' in this network; it has: fc1_w"):
         model.net.get_params("fc1_b")
+
+
+def test_what_is_loaded_leaves_one_array_of_two_layers_one(backend: Backend) -> None:
+    net = Sequential(FullyConnected(2, 2, name="a"), FullyConnected(2, 2, name="b"))
+    net.params["b_w"] = net.params["a_w"]
+    w = backend.asarray(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    net.load({"a_w": w, "b_w": w}, report=lambda line: None)
+    assert net.params["b_w"] is net.params["a_w"]
+    assert backend.to_numpy(net.params["a_w"]).tolist() == [[1, 2], [3, 4]]
+
+
+class Forgetful(Layer):
+    """Returns nothing."""
+
+    def forward(self, x):
+        self.keep(x)
+
+    def backward(self, dout):
+        self.take_kept()
+
+
+def test_layers_that_return_nothing(backend: Backend) -> None:
+    model = Module(Sequential(Forgetful("f")))
+    x = backend.asarray(np.ones((2, 3)))
+    with pytest.raises(TypeError, match="layer f's forward should return an array; got NoneType"):
+        model.forward(x)
+    with pytest.raises(TypeError, match="layer f's backward should return an array; got NoneType"):
+        model.backward(x)
+
+
+@pytest.mark.parametrize("last", [LeakyReLU, FullyConnected, Dropout])
+def test_a_gradient_of_another_shape_is_not_broadcast(backend: Backend, last: Any) -> None:
+    layer = last(4, 4, name="l") if last is FullyConnected else last(0.5, name="l")
+    model = Module(Sequential(FullyConnected(3, 4, name="a"), layer))
+    for shape in ((1, 4), (4,), (2, 1)):
+        model.forward(backend.asarray(np.ones((2, 3))))
+        with pytest.raises(ValueError, match=r"layer l's backward takes .* of shape \(2, 4\); got"):
+            model.backward(backend.asarray(np.ones(shape)))
+    model.forward(backend.asarray(np.ones((2, 3))))
+    with pytest.raises(ValueError, match="backward takes an array; got float"):
+        model.backward(1.0)

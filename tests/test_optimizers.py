@@ -163,3 +163,22 @@ def test_lr_is_checked_when_it_is_changed(lr) -> None:
     optimizer.lr = np.float32(0.25)
     assert type(optimizer.lr) is float
     assert optimizer.lr == 0.25
+
+
+def test_a_parameter_of_two_layers_is_stepped_once(backend: Backend) -> None:
+    net = Sequential(FullyConnected(2, 2, name="a"), FullyConnected(2, 2, name="b"))
+    net.params["b_w"] = net.params["a_w"] = backend.asarray(np.ones((2, 2)))
+    one, two = np.array([[0.25, -1.0], [2.0, 0.5]]), np.array([[0.5, -1.0], [-4.0, 0.25]])
+    net.grads["a_w"], net.grads["b_w"] = backend.asarray(one), backend.asarray(two)
+    Adam(net, 0.125).step()
+    # The first step's m / (1 - beta1) is the gradient, and v / (1 - beta2) its square.
+    expected = 1 - 0.125 * (one + two) / (np.abs(one + two) + 1e-8)
+    np.testing.assert_allclose(backend.to_numpy(net.params["a_w"]), expected, rtol=1e-12)
+    assert net.params["b_w"] is net.params["a_w"]
+
+
+def test_a_gradient_that_is_no_parameters(backend: Backend) -> None:
+    net = Sequential(FullyConnected(2, 3, name="a"))
+    net.layers[0].grads["w"] = backend.asarray(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"layer a has a gradient of 'w'.*it has: a_w, a_b"):
+        SGD(net).step()

@@ -546,9 +546,9 @@ def test_batches_take_a_backend_and_a_dtype_as_networks_do(backend: Backend) -> 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"patience": 0}, "patience must be at least 1 epoch; got 0"),
-        ({"min_delta": -0.1}, "min_delta must be 0 or more, and finite; got -0.1"),
-        ({"min_delta": float("nan")}, "min_delta must be 0 or more, and finite; got nan"),
+        ({"patience": 0}, "patience must be a whole number, at least 1; got 0"),
+        ({"min_delta": -0.1}, "min_delta must be at least 0 and finite; got -0.1"),
+        ({"min_delta": float("nan")}, "min_delta must be at least 0 and finite; got nan"),
     ],
 )
 def test_patience_out_of_range(settings: dict[str, float], said: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpkit import MLP, SGD, Adam, Batches, CrossEntropy, compute_acc, evaluate, fit
+from mlpkit import MLP, SGD, Adam, Batches, CrossEntropy, History, compute_acc, evaluate, fit
 
 RNG = np.random.default_rng(5)
 IMAGES, LABELS = RNG.standard_normal((40, 4)), RNG.integers(0, 3, 40)
@@ -87,3 +87,106 @@ def test_a_mean_image_that_is_not_scaled(mean: float) -> None:
     images = RNG.integers(0, 256, (3, 4), np.uint8)
     with pytest.raises(ValueError, match=r"scaled to \[0, 1\]; .* divide it by 255"):
         Batches.of("numpy", images, [0, 1, 2], "float32", np.full(4, mean))
+
+
+class Tenfold(CrossEntropy):
+    """Ten times the cross entropy."""
+
+    def forward(self, scores, labels):
+        return 10 * super().forward(scores, labels)
+
+    def backward(self):
+        return 10 * super().backward()
+
+
+def test_a_loss_derived_from_cross_entropy_counts() -> None:
+    model = MLP((4, 3), seed=1, backend="numpy")
+    batches = Batches.of("numpy", IMAGES, LABELS, "float64")
+    ten, one = (
+        evaluate(model, Tenfold(backend="numpy"), batches),
+        evaluate(model, CrossEntropy(), batches),
+    )
+    assert ten[0] == pytest.approx(10 * one[0], rel=1e-12)
+    tenfold, plain = (MLP((4, 3), seed=1, backend="numpy") for _ in range(2))
+    scaled = train(model=tenfold, loss_func=Tenfold(backend="numpy"), optimizer=SGD(tenfold, 0.01))
+    straight = train(model=plain, optimizer=SGD(plain, 0.1))
+    np.testing.assert_allclose(scaled.losses, 10 * np.array(straight.losses), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(None, "one number, over the batch; got None"), (np.ones(8), r"got shape \(8,\)")],
+)
+def test_a_loss_that_returns_no_number(value: Any, message: str) -> None:
+    class Odd(CrossEntropy):
+        def forward(self, scores, labels):
+            return value
+
+    with pytest.raises(TypeError, match=message):
+        train(loss_func=Odd(backend="numpy"))
+
+
+class Stops:
+    """A watcher that raises at an iteration, or ends training after an epoch."""
+
+    def __init__(self, at: int | None = None, after: int | None = None) -> None:
+        self.at, self.after = at, after
+
+    def iterations(self, done: int, total: int, losses: object) -> None:
+        if self.at is not None and done >= self.at:
+            raise InterruptedError
+
+    def epoch(self, number: int, epochs: int, history: History) -> None:
+        if number == self.after:
+            history.stopped = "enough"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 32])
+def test_training_goes_on_from_where_a_watcher_raised(chunk: int) -> None:
+    whole, cut = (MLP((4, 3), seed=1, backend="numpy") for _ in range(2))
+    expected = train(model=whole, optimizer=Adam(whole, 0.01))
+    optimizer, history = Adam(cut, 0.01), History()
+    rest = {"model": cut, "optimizer": optimizer, "history": history, "chunk": chunk}
+    with pytest.raises(InterruptedError):
+        train(**rest, watcher=Stops(at=7))
+    assert history.iterations == optimizer.t >= 7
+    assert train(**rest) == expected
+    for name, p in whole.parameters():
+        assert np.array_equal(p, cut.net.params[name])
+
+
+def test_a_watcher_ends_training() -> None:
+    history = train(epochs=5, watcher=Stops(after=2))
+    assert (len(history.epochs), history.stopped) == (2, "enough")
+    history = train(epochs=2, watcher=Stops(after=2))
+    assert (len(history.epochs), history.stopped) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("images", "dtype", "message"),
+    [
+        (np.full((3, 4), "a"), "float64", r"images should be numbers; got str"),
+        (np.ones((3, 4), complex), "float64", "images should be numbers; got complex128"),
+        (np.ones((3, 4)), "int64", 'dtype should be "float32" or "float64"; got "int64"'),
+    ],
+)
+def test_images_that_are_no_numbers(images: np.ndarray, dtype: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Batches.of("numpy", images, [0, 1, 2], dtype)
+
+
+@pytest.mark.parametrize("index", [LABELS == 1, np.array([0.0, 1.0])])
+def test_what_is_taken_is_said_by_number(index: np.ndarray) -> None:
+    batches = Batches.of("numpy", IMAGES, LABELS, "float64")
+    with pytest.raises(ValueError, match=r"integers of the examples; got (bool|float64)"):
+        batches.take(index)
+
+
+def test_what_is_no_network_or_split_to_score() -> None:
+    model, batches = MLP((4, 3)), Batches.of("numpy", IMAGES, LABELS, "float64")
+    with pytest.raises(TypeError, match=r"batches should be made with Batches\.of.*got tuple"):
+        evaluate(model, CrossEntropy(), (IMAGES, LABELS))
+    with pytest.raises(TypeError, match=r"model should be a Module.*got Sequential"):
+        evaluate(model.net, CrossEntropy(), batches)
+    with pytest.raises(TypeError, match=r"model should be a Module.*got NoneType"):
+        compute_acc(None, IMAGES, LABELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_a_starter_overwrites_nothing(tmp_path: Path) -> None:
         write_starter(tmp_path)
 
 
+LEAKY = ("FC + leaky ReLU", "Small network", "Dropout network")
 # What is changed in the plain solution, the sections that lose points, and what is hinted.
 MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
     "bias over the wrong axis": (
@@ -103,8 +105,8 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
     "no slope": (
         "return np.where(x >= 0, x, self.slope * x)",
         "return np.maximum(x, 0)",
-        # No unit of the small network's is below zero; one module has one leaky_relu.
-        {"Leaky ReLU forward", "FC + leaky ReLU", "Dropout network", "Activations"},
+        # One module has one leaky_relu.
+        {*LEAKY, "Leaky ReLU forward", "Activations"},
         "slope",
     ),
     "no slope backward": (
@@ -147,7 +149,7 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
     "dropout at test": (
         "if is_training and 0",
         "if 0",
-        {"Dropout forward"},
+        {"Dropout forward", "Dropout network"},
         "dropout is left on at test",
     ),
     "backward without the mask": (
@@ -207,7 +209,7 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
     "weights too large": (
         "w = init_scale * np.random.randn",
         "w = 10 * init_scale * np.random.randn",
-        {"Small network"},
+        {"Small network", "Dropout network"},
         "",
     ),
     "alpha forgotten": (
@@ -215,6 +217,93 @@ MISTAKES: dict[str, tuple[str, str, set[str], str]] = {
         "np.exp(x) - 1",
         {"Activations"},
         "alpha",
+    ),
+    "one example squeezed": (
+        "return x.reshape(len(x), -1)",
+        "return x.reshape(len(x), -1).squeeze()",
+        {"FC forward"},
+        "the axis of the examples is lost",
+    ),
+    "the small network's activation": (
+        'fc(4, 30, 0.02, "one"), leaky_relu(), fc',
+        'fc(4, 30, 0.02, "one"), fc',
+        {"Small network"},
+        "there is no leaky ReLU between the layers",
+    ),
+    "is_training not passed on": (
+        "layer.forward(x, is_training, seed)",
+        "layer.forward(x, True, seed)",
+        {"Dropout network"},
+        "is_training=False doesn't reach the dropout layer",
+    ),
+    "init_scale of the dropout network": (
+        "fc(a, b, 0.05, f",
+        "fc(a, b, 0.002, f",
+        {"Dropout network"},
+        "",
+    ),
+    "a mask for each column": (
+        "self.rng.random(x.shape)",
+        "self.rng.random(x[:1].shape)",
+        {"Dropout forward"},
+        "",
+    ),
+    "size_average ignored": (
+        "self.n = len(scores) if self.size_average else 1",
+        "self.n = len(scores)",
+        {"Softmax + cross entropy"},
+        "size_average=False isn't used",
+    ),
+    "softmax over axis 1": (
+        "    x = x - x.max(axis=-1, keepdims=True)\n    e = np.exp(x)\n"
+        "    return e / e.sum(axis=-1, keepdims=True)",
+        "    return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)",
+        {"Softmax + cross entropy"},
+        "over axis 1",
+    ),
+    "the learning rate of the constructor": (
+        "        self.momentum, self.velocity = momentum, {}",
+        "        SGDM.lr = property(lambda self: lr, lambda self, new: None)\n"
+        "        self.momentum, self.velocity = momentum, {}",
+        {"SGDM"},
+        "the lr of the constructor is used",
+    ),
+    "Nesterov's momentum": (
+        "        w += v\n",
+        "        w += self.momentum * v - self.lr * dw\n",
+        {"SGDM"},
+        "as Nesterov's does",
+    ),
+    "a default of SGDM": (
+        "lr=1e-4, momentum=0.0",
+        "lr=1e-4, momentum=0.9",
+        {"SGDM"},
+        "",
+    ),
+    "a default of Adam": (
+        "beta1=0.9, beta2=0.999",
+        "beta1=0.8, beta2=0.999",
+        {"Adam"},
+        "",
+    ),
+    "updates in new arrays": (
+        "                self.update(name, w, layer.grads[name])",
+        "                layer.params[name] = w = w.copy()\n"
+        "                self.update(name, w, layer.grads[name])",
+        {"SGDM", "RMSProp", "Adam"},
+        "a new array takes the parameter's place",
+    ),
+    "selu's own alpha and scale": (
+        "return scale * elu(x, alpha)",
+        "return 1.0507 * elu(x, 1.6732)",
+        {"Activations"},
+        "the alpha and scale that are given aren't used",
+    ),
+    "a default of elu": (
+        "def elu(x, alpha=1.0)",
+        "def elu(x, alpha=1.6)",
+        {"Activations"},
+        "",
     ),
 }
 
@@ -353,18 +442,145 @@ def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
     assert "copy the best epoch's parameters" in found["Training to 75 %"]
 
 
+def test_best_parameters_must_be_all(tmp_path: Path) -> None:
+    every = "in layer.params.items()}"
+    without = QUICK.replace(every, f"{every[:-1]} if p.ndim > 1}}")
+    assert without != QUICK
+    said = {failure.what for failure in trained(tmp_path, without, "best")}
+    assert said == {
+        "opt_params should hold every parameter of the network's 4, by its name; it lacks 2"
+    }
+    assert not trained(tmp_path, without, "losses")
+
+
+STEP = "            losses.append(loss_func.forward(model.forward(images[part]), labels[part]))\n"
+STEPPED = "            optimizer.step()\n"
+TRAIN_ACC = "train_accs.append(compute_acc(model, images, labels))"
+SCORED = "return np.mean(model.forward(data, False).argmax(axis=1) == labels)"
+
+
+@pytest.mark.parametrize(
+    ("part", "right", "wrong", "said"),
+    [
+        (
+            "loss of each iteration",
+            STEPPED,
+            STEPPED + STEP.replace("append(", "__setitem__(-1, "),
+            r"loss_hist\[0\] is .*, and loss_func gave .* before step 1",
+        ),
+        (
+            "loss of each iteration",
+            STEPPED,
+            f"{STEPPED}            losses[-1] = sum(losses) / len(losses)\n",
+            r"loss_hist\[1\] is .*, and loss_func gave",
+        ),
+        (
+            "loss of each iteration",
+            "    images, labels = data_dict",
+            "    loss_func = cross_entropy()\n    images, labels = data_dict",
+            "loss_func: it isn't used",
+        ),
+        (
+            "loss of each iteration",
+            "model.forward(images[part])",
+            "model.forward(images[part], False)",
+            "a forward with is_training=False: train with True",
+        ),
+        (
+            "accuracy of each epoch",
+            TRAIN_ACC,
+            TRAIN_ACC.replace("images, labels", '*data_dict["data_val"]'),
+            "last training accuracy: .*it is the validation accuracy",
+        ),
+        (
+            "accuracy of each epoch",
+            TRAIN_ACC,
+            TRAIN_ACC.replace("images, labels", "images[part], labels[part]"),
+            "last training accuracy: ",
+        ),
+        (
+            "compute_acc",
+            SCORED,
+            "data, labels = data[:200], labels[:200]\n    " + SCORED,
+            "the last, smaller batch is left out",
+        ),
+        (
+            "compute_acc",
+            SCORED,
+            "data, labels = data[:100], labels[:100]\n    " + SCORED,
+            "the first batch alone is scored",
+        ),
+        (
+            "compute_acc",
+            SCORED,
+            "parts = [slice(i, i + 100) for i in range(0, len(data), 100)]\n"
+            "    return np.mean([np.mean(model.forward(data[p], False).argmax(axis=1) == labels[p])"
+            " for p in parts])",
+            "the mean of the batches' accuracies",
+        ),
+        ("compute_acc", SCORED, SCORED.replace(", False", ""), "in training as it is scored"),
+        (
+            "TinyNet",
+            'name="a"), leaky_relu(), fc',
+            'name="a"), fc',
+            "there is no leaky ReLU between",
+        ),
+        ("TinyNet", "fc(3072, 3072,", "fc(3072, 100,", r"\(3072, 3072\).* got \[\(3072, 100\)"),
+    ],
+)
+def test_a_mistake_of_the_loop_or_its_network(
+    tmp_path: Path, part: str, right: str, wrong: str, said: str
+) -> None:
+    text = PLAIN if part == "TinyNet" else QUICK
+    assert text.count(right) == 1
+    if "3072" in wrong:
+        text = text.replace("fc(3072, 10,", "fc(100, 10,")
+    (failure, *_) = trained(tmp_path, text.replace(right, wrong), part)
+    assert re.search(said, f"{failure.what} {failure.hint}")
+
+
+def test_all_other_layers_of_the_large_network(tmp_path: Path) -> None:
+    sections = [section for section in SECTIONS if section.name == "Four optimizers"]
+    (section,) = sections
+    only = [replace(section, parts=section.parts[:1])]
+    wrong = {
+        "sequential(*layers)": "there is a leaky ReLU after the last layer",
+        "sequential(*layers[:-2], layers[-2])": "",
+    }
+    for text, hint in wrong.items():
+        result = grade_text(tmp_path, PLAIN.replace("sequential(*layers[:-1])", text), only)
+        (failed,) = result.sections
+        assert hint in "".join(failure.hint for failure in failed.failures)
+        assert bool(failed.failures) == bool(hint)
+
+
+def test_one_step_of_sgd(tmp_path: Path) -> None:
+    (section,) = [section for section in SECTIONS if section.name == "SGD against SGDM"]
+    only = [replace(section, parts=section.parts[:1])]
+    step = "        w -= self.lr * dw\n"
+    assert PLAIN.count(step) == 1
+    for wrong, hint in {
+        step: "",
+        "        w -= (w.ndim == 2) * self.lr * dw\n": "the first parameter alone is updated",
+        "        w += self.lr * dw\n": "the sign: w = w - lr dw",
+    }.items():
+        (result,) = grade_text(tmp_path, PLAIN.replace(step, wrong), only).sections
+        assert hint in "".join(failure.hint for failure in result.failures)
+        assert bool(result.failures) == bool(hint)
+
+
 DECAYS = "epoch > 0 and epoch % lr_decay_every == 0"
 
 
 @pytest.mark.parametrize(
     ("when", "rate", "hint"),
     [
-        ("False", 0.01, "lr_decay isn't used"),
-        ("epoch > 0", 0.01 * 0.5**2, "lowered too often"),
-        ("True", 0.01 * 0.5**3, "lowered too often"),
-        ("epoch % lr_decay_every == 0", 0.01 * 0.5**2, "lowered too often"),
-        # Two readings of the contract: as a pair of epochs ends, and as the next begins.
-        ("epoch in (1, 3)", 0, ""),
+        ("False", 0.5, "lr_decay isn't used"),
+        ("epoch == lr_decay_every", 0.5 * 0.5, "lowered once alone"),
+        ("epoch > 0", 0.5 * 0.5**4, "lowered too often"),
+        ("True", 0.5 * 0.5**5, "lowered too often"),
+        ("epoch % lr_decay_every == 0", 0.5 * 0.5**3, "lowered too often"),
+        ("epoch in (1, 3)", 0.25, "an epoch early"),
         ("epoch in (2, 4)", 0, ""),
     ],
 )
@@ -375,7 +591,7 @@ def test_the_rate_falls_every_second_epoch(
     found = trained(tmp_path, QUICK.replace(DECAYS, when), "learning rate")
     assert len(found) == bool(rate)
     for failure in found:
-        assert f"expected 0.005, got {rate:g}" in failure.what
+        assert re.search(rf"expected (0.125|0.5), got {rate:g};", failure.what)
         assert hint in failure.hint
 
 
@@ -394,7 +610,6 @@ BY_NAME = "should be a dict of arrays by parameter name"
             f"opt_params {BY_NAME}; list",
         ),
         ("Training to 75 %", GIVEN, GIVEN.replace("best", "dict.fromkeys(best, 1)"), "; int came"),
-        ("Training to 75 %", GIVEN, GIVEN.replace("best", "{}"), "it lacks ['a_w', 'a_b', 'b_w',"),
         ("Training to 75 %", GIVEN, "return best, losses", "val_acc_hist); 2 values came"),
         ("Training to 75 %", GIVEN, "return", "val_acc_hist); None came"),
         ("FC backward", BACK, f"self.grads = {{}}; {BACK}", "should hold 'fc_test_w'; it holds []"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .comparing import Answer, Check, Measured, array_of, compare
+from .comparing import Answer, Check, Measured, array_of, compare, holds
 from .formulas import (
     SLOPE,
     leaky,
@@ -34,7 +34,14 @@ def fc_forward() -> Section:
     }
     fc = Check(lambda answer: [compare(answer, "out", flat @ w + b, 1e-8, mistakes)])
     turned = {"the elements' order changed: reshape in C order": x.reshape(3, -1, order="F")}
-    flatten = Check(lambda answer: [compare(answer, "out", flat, 1e-8, turned)])
+    alone = {"the axis of the examples is lost: one example is (1, d)": flat[0]}
+    one = "output of one example"
+    flatten = Check(
+        lambda answer: [
+            compare(answer, "out", flat, 1e-8, turned),
+            compare(answer, "one", flat[:1], 1e-8, alone, what=one),
+        ]
+    )
     return Section(
         "FC forward",
         (
@@ -57,7 +64,16 @@ def fc_backward() -> Section:
         "db": (db, {WRONG_AXIS: dout.sum(axis=1), divided: db / 15, added: 2 * db}),
     }
     images = random(5, 15, 2, 2, 3)
-    stays_flat = {"backward leaves it flat: restore x's shape": images.reshape(15, -1)}
+    flat = images.reshape(15, -1)
+
+    def restored(answer: Answer) -> list[Measured]:
+        hint = "backward leaves it flat: restore x's shape"
+        one = "gradient of one example, by the same layer"
+        return [
+            compare(answer, "back", images, 1e-8, {hint: flat}, what="gradient"),
+            compare(answer, "one_back", images[:1], 1e-8, {hint: flat[:1]}, what=one),
+        ]
+
     return Section(
         "FC backward",
         (
@@ -69,7 +85,7 @@ def fc_backward() -> Section:
                 "flatten",
                 0.5,
                 Task("flatten", {"x": images}, {"backward": 1}),
-                comparing("back", images, 1e-8, stays_flat),
+                Check(restored),
             ),
         ),
     )
@@ -137,7 +153,9 @@ def dropout_forward() -> Section:
 
 def dropped(answer: Answer, x: Array, keep_prob: float) -> list[Measured]:
     """At test nothing changes; in training what stays is divided by keep_prob, and the means are
-    alike: within five deviations of their difference, and the share of zeros within five of its."""
+    alike: within five deviations of their difference, and the share of zeros within five of its.
+    Each element is drawn by itself, each forward draws anew, and a seed given to it begins again.
+    """
     test = array_of(answer, "test", x.shape)
     left_on = {"dropout is left on at test: is_training=False should change nothing": test}
     scaled = {"dropout scales at test: inverted dropout does in training only": keep_prob * x}
@@ -161,11 +179,33 @@ def dropped(answer: Answer, x: Array, keep_prob: float) -> list[Measured]:
     share = float(1 - kept.mean())
     spread = 5 * np.sqrt(keep_prob * (1 - keep_prob) / x.size)
     like_swapped = abs(share - keep_prob) <= spread
+    anew = array_of(answer, "next", x.shape) != 0
+    zero, again = (array_of(answer, name, x.shape) for name in ("zero", "again"))
     means = 5 * np.sqrt((1 / keep_prob - 1) * (x**2).sum()) / x.size
     apart = abs(float(out.mean() - x.mean()))
     return [
         at_test,
         stays,
+        *(
+            holds(
+                f"an element each, by {line}",
+                bool((kept != first).any()),
+                f"one draw decides for a whole {line}: each element is drawn by itself",
+            )
+            for line, first in (("column", kept[:1]), ("row", kept[:, :1]))
+        ),
+        holds(
+            "the next forward",
+            bool((anew != kept).any()),
+            "it drops the same elements: each forward in training draws which stay",
+            "a seed that the constructor was given starts the draws once, not at each forward",
+        ),
+        holds(
+            "seed 0 given to forward twice",
+            np.array_equal(zero, again),
+            "the two outputs differ: a seed given to forward restarts the masks",
+            "0 is a seed, too: ask whether seed is None",
+        ),
         Measured(
             "share of zeros",
             abs(share - (1 - keep_prob)),
@@ -235,12 +275,31 @@ def loss() -> Section:
     }
     near = {"scores": scores, "labels": labels}
     x = np.array([[1e4, 0.0, -1e4], [1e4, 1e4, 1e4 - 1], [-1e4, -1e4 + 2, -1e4]])
-    moderate = random(13, 5, 6)
+    moderate, cube = random(13, 5, 6), random(14, 2, 3, 4)
     unstable = "softmax overflows at large scores: subtract each row's maximum before exp"
     whole = {
         "it is normalised over all elements: over the last axis": softmax_of_all(moderate),
         "it is normalised over the examples: over the last axis": softmax(moderate.T).T,
     }
+
+    def summed(answer: Answer) -> list[Measured]:
+        ignored = "size_average=False isn't used: the sum over the examples is meant"
+        of = "of size_average=False"
+        return [
+            compare(
+                answer, "loss", total, 1e-7, {ignored: np.array(total / 100)}, what=f"loss {of}"
+            ),
+            compare(answer, "dx", gradient, 1e-7, {ignored: gradient / 100}, what=f"dx {of}"),
+        ]
+
+    def normalised(answer: Answer) -> list[Measured]:
+        middle = softmax(cube.swapaxes(1, 2)).swapaxes(1, 2)
+        axis = {"it is normalised over axis 1: over the last axis, -1": middle}
+        return [
+            compare(answer, "out", softmax(moderate), 1e-7, whole),
+            compare(answer, "cube", softmax(cube), 1e-7, axis, what="output for (2, 3, 4) numbers"),
+        ]
+
     return Section(
         "Softmax + cross entropy",
         (
@@ -257,14 +316,15 @@ def loss() -> Section:
                 comparing("dx", gradient / 100, 1e-7, gradients),
             ),
             Part(
-                "softmax",
-                0.5,
-                Task("softmax", {"x": moderate}),
-                comparing("out", softmax(moderate), 1e-7, whole),
+                "sum",
+                0.25,
+                Task("cross_entropy", near, {"backward": 1, "summed": 1}),
+                Check(summed),
             ),
+            Part("softmax", 0.5, Task("softmax", {"x": moderate, "cube": cube}), Check(normalised)),
             Part(
                 "softmax at 1e4",
-                0.5,
+                0.25,
                 Task("softmax", {"x": x}),
                 Check(lambda a: [compare(a, "out", softmax(x), 1e-7, overflow=unstable)]),
             ),

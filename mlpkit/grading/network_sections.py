@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -11,12 +13,15 @@ from .comparing import Answer, Check, Measured, array_of, compare, holds
 from .formulas import chain, chain_gradients, random, spaced, summed_loss_gradient
 from .interface import Array, Part, Section, Task
 from .layer_sections import SLOPE_MISSING, WRONG_AXIS
+from .tasks import drawn
 
 # The contract's figure.
 SMALL_NETWORK_LOSS = 2.4250083210516835
 # Its names of the parameters; a submission's may be others.
 SMALL_NETWORK = [f"fc_{n}_{kind}" for n in (1, 2) for kind in "wb"]
 DROPOUT_NETWORK = [f"fc{n}_{kind}" for n in (1, 2, 3) for kind in "wb"]
+NETWORKS = 10  # of which initial parameters are taken
+WIDTHS = {"TinyNet": (3072, 3072, 10), "FullyConnectedNetwork": (3072, *[100] * 5, 10)}
 REPLACED = (
     "the parameters are replaced instead of shared: a layer computes with the very array that "
     "assign was given, and sees it change in place"
@@ -142,6 +147,17 @@ def small_network() -> Section:
         wrong = {SLOPE_MISSING: chain(x, params, 0.0)[-1]}
         return [compare(answer, "scores", scores, 1e-6, wrong, kind="summed")]
 
+    # The contract's numbers leave no hidden unit below zero; these do.
+    other = [random(41 + i, *p.shape) for i, p in enumerate(params)]
+    mixed = with_params({"x": random(40, 4, 4)}, other)
+
+    def between(answer: Answer) -> list[Measured]:
+        wrong = {
+            SLOPE_MISSING: chain(mixed["x"], other, 0.0)[-1],
+            "there is no leaky ReLU between the layers": chain(mixed["x"], other, 1.0)[-1],
+        }
+        return [compare(answer, "scores", chain(mixed["x"], other)[-1], 1e-7, wrong)]
+
     def differentiated(answer: Answer) -> list[Measured]:
         found = []
         for i in in_backward_order(len(params)):
@@ -152,12 +168,19 @@ def small_network() -> Section:
     def measured_loss(answer: Answer) -> list[Measured]:
         return [compare(answer, "loss", SMALL_NETWORK_LOSS, 1e-10, losses, kind="absolute")]
 
-    start = Task("initial_parameters", {}, {**settings, "count": 10})
+    shapes = [p.shape for p in params]
+    start = Task("initial_parameters", {}, {**settings, "count": NETWORKS})
     return Section(
         "Small network",
         (
-            Part("initial parameters", 0.5, start, Check(initial)),
-            Part("scores", 0.5, Task("network", arrays, settings), of_network(scored)),
+            Part(
+                "initial parameters",
+                0.5,
+                start,
+                Check(partial(initial, SMALL_NETWORK, shapes, 0.02)),
+            ),
+            Part("scores", 0.25, Task("network", arrays, settings), of_network(scored)),
+            Part("leaky ReLU between", 0.25, Task("network", mixed, settings), of_network(between)),
             Part(
                 "loss",
                 0.5,
@@ -174,22 +197,24 @@ def small_network() -> Section:
     )
 
 
-def initial(answer: Answer) -> list[Measured]:
-    """Weights of deviation 0.02, over ten networks as one has too few to tell; biases 0."""
+def initial(
+    names: list[str], shapes: list[tuple[int, ...]], scale: float, answer: Answer
+) -> list[Measured]:
+    """Weights of that deviation, over several networks as one has too few to tell; biases 0."""
     found = []
-    for i, shape in enumerate([(10, 4, 30), (10, 30), (10, 30, 7), (10, 7)]):
-        p, name = array_of(answer, f"p{i}", shape), SMALL_NETWORK[i]
+    for i, shape in enumerate((NETWORKS, *shape) for shape in shapes):
+        name = f"initial {names[i]}"
+        p = array_of({name: array_of(answer, f"p{i}")}, name, shape)
         if i % 2:
-            what = f"initial {name}"
-            found.append(compare({"p": p}, "p", np.zeros(shape), 0.0, what=what, kind="absolute"))
+            found.append(compare({"p": p}, "p", np.zeros(shape), 0.0, what=name, kind="absolute"))
             continue
         std = float(p.std())
         found.append(
             Measured(
-                f"deviation of the initial {name}",
-                abs(std - 0.02),
-                0.002,
-                f"deviation of the initial {name}: {std:.4g}; expected 0.02 within 10 %",
+                f"deviation of the {name}",
+                abs(std - scale),
+                scale / 10,
+                f"deviation of the {name}: {std:.4g}; expected {scale:g} within 10 %",
                 "init_scale isn't used: multiply the standard normals by it" if std > 0.5 else "",
             )
         )
@@ -205,6 +230,10 @@ def dropout_network() -> Section:
     whole = chain(x, params, active=True)[-1]
 
     def check(answer: Answer) -> list[Measured]:
+        test = array_of(answer, "test", whole.shape)
+        dropped = (test == 0).any()
+        left_on = {"is_training=False doesn't reach the dropout layer": test} if dropped else {}
+        at_test = compare(answer, "test", whole, 1e-7, left_on, what="scores at test")
         scores, again = (array_of(answer, name, whole.shape) for name in ("scores", "again"))
         found = [
             holds(
@@ -222,7 +251,7 @@ def dropout_network() -> Section:
             wrong = mistakes(i) | {"dropout's backward doesn't use forward's mask": through[i]}
             what = f"gradient of {DROPOUT_NETWORK[i]}"
             found.append(compare(answer, f"g{i}", gradients[i], 4e-3, wrong, what=what))
-        return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1))]
+        return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1)), at_test]
 
     in_turn = of_network(check, in_turn=True)
 
@@ -231,4 +260,39 @@ def dropout_network() -> Section:
         settings = {"network": "DropoutNet", "keep_prob": keep_prob, "seed": 1234}
         return Part(f"keep {keep_prob:g}", points, Task("network", arrays, settings), in_turn)
 
-    return Section("Dropout network", (part(0.0, 0.5), part(0.25, 0.75), part(0.5, 0.75)))
+    start = Task("initial_parameters", {}, {"network": "DropoutNet", "count": NETWORKS})
+    begins = Check(partial(initial, DROPOUT_NETWORK, shapes, 0.05))
+    return Section(
+        "Dropout network",
+        (
+            Part("initial parameters", 0.25, start, begins),
+            part(0.0, 0.25),
+            part(0.25, 0.75),
+            part(0.5, 0.75),
+        ),
+    )
+
+
+def assigned(network: str, points: float) -> Part:
+    """A large network's scores of two examples, with parameters that were assigned."""
+    x = random(50, 2, 32, 32, 3)
+    shapes = [shape for a, b in itertools.pairwise(WIDTHS[network]) for shape in ((a, b), (b,))]
+
+    def check(answer: Answer) -> list[Measured]:
+        got = [tuple(map(int, array_of(answer, f"p{i}"))) for i in range(len(answer) - 1)]
+        if got != shapes:
+            said = f"{shapes} are expected, of w, b, w, b, ...; got {got}"
+            return [holds("shapes of the parameters", False, said)]
+        params = [drawn(i, shape) for i, shape in enumerate(shapes)]
+        flat = x.reshape(2, -1)
+        wrong = {
+            "there is no leaky ReLU between the layers": chain(flat, params, 1.0)[-1],
+            "there is a leaky ReLU after the last layer": chain(flat, params, active=True)[-1],
+            SLOPE_MISSING: chain(flat, params, 0.0)[-1],
+        }
+        what = "scores with assigned parameters"
+        return [compare(answer, "scores", chain(flat, params)[-1], 1e-7, wrong, what=what)]
+
+    return Part(
+        network, points, Task("drawn_network", {"x": x}, {"network": network}), Check(check)
+    )

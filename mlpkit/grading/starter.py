@@ -10,7 +10,10 @@ import numpy as np
 
 
 class sequential:
-    """Layers one after the other: .layers, .params, .grads, by name."""
+    """Layers one after the other: .layers, .params, .grads, by name.
+
+    Not graded: assign_grads, get_params, get_grads, gather_params, gather_grads and load.
+    """
 
     def __init__(self, *layers):
         raise NotImplementedError
@@ -54,7 +57,11 @@ class flatten:
 
 
 class fc:
-    """x w + b. Weights are init_scale times standard normals, biases 0; w comes before b."""
+    """x w + b: w (input_dim, output_dim), b (output_dim,), both in .params.
+
+    Weights start as init_scale times standard normals, biases as 0. A backward's gradients take the
+    place of the last one's.
+    """
 
     def __init__(self, input_dim, output_dim, init_scale=0.002, name="fc"):
         raise NotImplementedError
@@ -82,7 +89,8 @@ class leaky_relu:
 class dropout:
     """Inverted dropout. keep_prob: the probability to keep an element; 0: no dropout.
 
-    A seed given to forward restarts the masks: the same seed gives the same mask.
+    Each forward in training draws a mask, of an element each. A seed given to forward restarts the
+    masks: the same seed gives the same mask.
     """
 
     def __init__(self, keep_prob, seed=None, name="dropout"):
@@ -96,7 +104,7 @@ class dropout:
 
 
 def softmax(x):
-    """Over the last axis; stable for scores of 1e4."""
+    """Over the last axis, whatever the shape; stable for scores of 1e4."""
     raise NotImplementedError
 
 
@@ -185,16 +193,18 @@ def train_net(
 ):
     """Return (opt_params, loss_hist, train_acc_hist, val_acc_hist).
 
-    data_dict: "data_train" and "data_val", each (images, labels). optimizer.lr is multiplied by
-    lr_decay every lr_decay_every epochs. opt_params: a dict by parameter name, copies of the
-    parameters of the best validation epoch. loss_hist: a loss for each iteration; the accuracies,
-    from 0 to 1: one for each epoch.
+    data_dict: "data_train" and "data_val", each (images, labels). Each iteration takes a batch
+    through model.forward in training, loss_func, model.backward and optimizer.step. optimizer.lr is
+    multiplied by lr_decay every lr_decay_every epochs, as they end. opt_params: a dict by parameter
+    name, copies of the parameters of the best validation epoch. loss_hist: the loss of each
+    iteration, as loss_func gave it; the accuracies, from 0 to 1: over all training and all
+    validation data, as each epoch ends.
     """
     raise NotImplementedError
 
 
 def compute_acc(model, data, labels, num_samples=None, batch_size=100):
-    """The fraction of data whose highest score is at its label."""
+    """The fraction of data whose highest score is at its label, with is_training=False."""
     raise NotImplementedError
 '''
 
@@ -206,7 +216,7 @@ def SVHN_data(num_training=70000, num_validation=3257):
     raise NotImplementedError
 '''
 
-CHECKS = '''"""Numerical gradients."""
+CHECKS = '''"""Numerical gradients, for checks of your own: not graded."""
 
 import numpy as np
 

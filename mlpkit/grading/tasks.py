@@ -56,12 +56,15 @@ def imports(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
 @task
 def flatten(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out, and where settings hold backward, what that makes of out again."""
+    """x -> out, then its first example alone -> one, through the same layer; and where settings
+    hold backward, back and one_back, what that makes of them again."""
     layer = names["flatten"](name="f")
-    out = layer.forward(given(names, arrays["x"]))
-    answer = {"out": taken(names, out)}
-    if settings.get("backward"):
-        answer["back"] = taken(names, layer.backward(out))
+    answer = {}
+    for name, back, count in (("out", "back", len(arrays["x"])), ("one", "one_back", 1)):
+        out = layer.forward(given(names, arrays["x"][:count]))
+        answer[name] = taken(names, out)
+        if settings.get("backward"):
+            answer[back] = taken(names, layer.backward(out))
     return answer
 
 
@@ -117,10 +120,15 @@ def leaky_relu_backward(names: Names, arrays: Arrays, settings: Settings) -> Arr
 
 @task
 def dropout_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out in training, test at test."""
+    """x -> out and next of two forwards in training, test at test, zero and again of two forwards
+    that are given the seed 0."""
     layer = names["dropout"](settings["keep_prob"], seed=settings["seed"], name="dropout_test")
-    out = taken(names, layer.forward(given(names, arrays["x"]), True))
-    return {"out": out, "test": taken(names, layer.forward(given(names, arrays["x"]), False))}
+    passes = {"out": (True,), "next": (True,), "test": (False,), "zero": (True, 0)}
+    passes["again"] = passes["zero"]
+    x = arrays["x"]
+    return {
+        name: taken(names, layer.forward(given(names, x), *how)) for name, how in passes.items()
+    }
 
 
 @task
@@ -133,14 +141,16 @@ def dropout_backward(names: Names, arrays: Arrays, settings: Settings) -> Arrays
 
 @task
 def softmax(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out."""
-    return {"out": taken(names, names["softmax"](given(names, arrays["x"])))}
+    """x -> out, and cube -> cube where it came."""
+    answers = {"x": "out", "cube": "cube"}
+    return {answers[k]: taken(names, names["softmax"](given(names, a))) for k, a in arrays.items()}
 
 
 @task
 def cross_entropy(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """scores, labels -> loss, and dx where settings hold backward."""
-    loss_func = names["cross_entropy"]()
+    """scores, labels -> loss, and dx where settings hold backward; summed where they say so."""
+    kind = names["cross_entropy"]
+    loss_func = kind(size_average=False) if settings.get("summed") else kind()
     scores, labels = given(names, arrays["scores"]), given(names, arrays["labels"])
     answer = {"loss": taken(names, loss_func.forward(scores, labels))}
     if settings.get("backward"):
@@ -166,7 +176,7 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     Gives scores; the same of a second forward, and of one after the first parameter grew in place
     by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came; and unassigned,
     how many of the layers' parameters were other than those assigned. settings: network, its class;
-    keep_prob and seed where it drops out.
+    keep_prob and seed where it drops out, and then test, the scores at test.
     """
     seed = settings.get("seed")
     built = {} if seed is None else {"keep_prob": settings["keep_prob"], "seed": seed}
@@ -191,61 +201,130 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         loss = names["cross_entropy"]().forward(scores, given(names, arrays["labels"]))
         answer["loss"] = taken(names, loss)
     answer["again"] = taken(names, forward())
+    if seed is not None:
+        answer["test"] = taken(names, model.forward(x, False))
     mine[0] += 0.5
     answer["moved"] = taken(names, forward())
     return answer
 
 
 @task
-def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """w, dw and state by attribute -> w, the state and, where the optimizer counts, t; and b, the
-    bias, for which the first row of each array stands.
+def drawn_network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """x through a network whose parameters are drawn here, as they would be large to send: scores,
+    and the parameters' shapes p0, p1, ... ."""
+    model, answer = names[settings["network"]](), {}
+    for i, (layer, key) in enumerate(parameters(model.net)):
+        shape = tuple(layer.params[key].shape)
+        model.net.assign(key, given(names, drawn(i, shape)))
+        answer[f"p{i}"] = np.array(shape, np.int64)
+    return {**answer, "scores": taken(names, model.forward(given(names, arrays["x"])))}
 
-    settings: optimizer, its class; the rest are its arguments.
+
+def drawn(i: int, shape: tuple[int, ...]) -> Any:
+    """Parameter i of `drawn_network`: normals that keep the size of what passes through."""
+    return np.random.default_rng(i).standard_normal(shape) / np.sqrt(shape[0])
+
+
+@task
+def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """w, dw and state by attribute -> w, the state and, where the optimizer counts, t; b, the bias,
+    for which the first row of each array stands; and held, the array that w was before the step.
+
+    settings: optimizer, its class; the rest are its arguments. lr is built_with at first, and lr
+    when it steps.
     """
     settings = dict(settings)
-    net = names["sequential"](names["fc"](*arrays["w"].shape, name="test_fc"))
-    layer = net.layers[0]
-    key, bias = keys(layer)
-
-    def both(name: str) -> dict[str, Any]:
-        return {key: given(names, arrays[name]), bias: given(names, arrays[name][0])}
-
-    layer.params, layer.grads = both("w"), both("dw")
-    chosen = names[settings.pop("optimizer")](net, **settings)
+    kind, built_with = names[settings.pop("optimizer")], settings.pop("built_with")
+    layer, (key, bias), both = layer_to_step(names, arrays)
+    net = names["sequential"](layer)
+    chosen = kind(net, **{**settings, "lr": built_with})
+    chosen.lr = settings["lr"]
     state = [name for name in arrays if name not in ("w", "dw")]
     for name in state:
         setattr(chosen, name, both(name))
+    held = layer.params[key]
     chosen.step()
     answer = {name: taken(names, entry(chosen, name, key)) for name in state}
     answer["w"] = taken(names, net.layers[0].params[key])
     answer["b"] = taken(names, net.layers[0].params[bias])
+    answer["held"] = taken(names, held)
     if hasattr(chosen, "t"):
         answer["t"] = taken(names, chosen.t)
     return answer
 
 
 @task
+def optimizer_defaults(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """w, dw, dw_after -> w after a step with each gradient, of an optimizer that is given the
+    network alone."""
+    layer, (key, _), both = layer_to_step(names, arrays)
+    net = names["sequential"](layer)
+    chosen = names[settings["optimizer"]](net)
+    for gradient in ("dw", "dw_after"):
+        layer.grads = both(gradient)
+        chosen.step()
+    return {"w": taken(names, net.layers[0].params[key])}
+
+
+def layer_to_step(names: Names, arrays: Arrays) -> tuple[Any, list[str], Callable[[str], Any]]:
+    """A fully connected layer that holds w and dw, its parameters' names, and a function that makes
+    such a dict of an array by name: whole for the weights, its first row for the bias."""
+    layer = names["fc"](*arrays["w"].shape, name="test_fc")
+    key, bias = keys(layer)
+
+    def both(name: str) -> dict[str, Any]:
+        return {key: given(names, arrays[name]), bias: given(names, arrays[name][0])}
+
+    layer.params, layer.grads = both("w"), both("dw")
+    return layer, [key, bias], both
+
+
+@task
+def compute_acc(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """scores, labels -> acc, of a network that gives the scores as they are, and in another order
+    while it is trained."""
+    model = names["SmallFullyConnectedNetwork"]()
+
+    def forward(x: Any, is_training: bool = True, seed: Any = None) -> Any:
+        return x[:, ::-1] if is_training else x
+
+    model.forward = forward
+    scores, labels = given(names, arrays["scores"]), given(names, arrays["labels"])
+    return {"acc": taken(names, names["compute_acc"](model, scores, labels))}
+
+
+@task
 def activation(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out by one of the activation functions, with its settings after x."""
+    """x -> out by one of the activation functions, with its settings a and b after x where they
+    came; other, with other_a and other_b; and default, without any."""
     known, name = names["activations"], settings["function"]
     if name not in known:
         raise ValueError(f"no function {name} was found beside the activations: {sorted(known)}")
-    more = [settings[key] for key in sorted(settings) if key != "function"]
-    function, x = known[name], given(names, arrays["x"])
-    out = function(*more).forward(x) if isinstance(function, type) else function(x, *more)
-    return {"out": taken(names, out)}
+    function, x = known[name], arrays["x"]
+
+    def values(*keys: str) -> Any:
+        more, a = [settings[key] for key in keys if key in settings], given(names, x)
+        by_class = isinstance(function, type)
+        return taken(names, function(*more).forward(a) if by_class else function(a, *more))
+
+    answer = {"out": values("a", "b")}
+    if "other_a" in settings:
+        answer["other"] = values("other_a", "other_b")
+    if "a" in settings and "b" not in settings:
+        answer["default"] = values()
+    return answer
 
 
 @task
 def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     """Train a network on pictures (uint8) and score pictures whose labels stay with the grader.
 
-    Gives losses, train_acc and val_acc, as train_net does; test_scores of the test pictures;
-    best_scores of the validation pictures with the parameters returned as the best; and moved, how
-    many of these changed when the network's own did (both where settings hold best); and lr, the
-    optimizer's at the end. settings: network, optimizer, its lr (and momentum), batch_size, epochs,
-    and where the rate is to fall, lr_decay and lr_decay_every.
+    Gives losses, train_acc and val_acc, as train_net does; test_scores of the test pictures; and
+    lr, the optimizer's at the end. Where settings hold best: held, whether the parameters returned
+    as the best have each of the network's; if so, best_scores, of the validation pictures with
+    them, and moved, how many of them changed when the network's own did. Where settings hold
+    watched: train_scores, and what `watch` saw. settings: network, optimizer, its lr (and
+    momentum), batch_size, epochs, and where the rate is to fall, lr_decay and lr_decay_every.
     """
     mean = arrays["train"].mean(axis=0) / 255
     images = {split: arrays[split] / 255 - mean for split in ("train", "val", "test")}
@@ -258,10 +337,12 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     more = {key: settings[key] for key in ("lr", "momentum") if key in settings}
     chosen = names[settings["optimizer"]](model.net, **more)
     decay = {key: settings[key] for key in ("lr_decay", "lr_decay_every") if key in settings}
+    loss_func = names["cross_entropy"]()
+    seen = watch(names, model, loss_func, chosen) if settings.get("watched") else None
     returned = names["train_net"](
         data,
         model,
-        names["cross_entropy"](),
+        loss_func,
         chosen,
         settings["batch_size"],
         settings["epochs"],
@@ -269,9 +350,6 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         **decay,
     )
     best, losses, train_acc, val_acc = four_of(returned)
-    missing = [key for _, key in parameters(model.net) if key not in best]
-    if missing:
-        raise WrongResultError(f"opt_params should hold every parameter; it lacks {missing}")
     answer = {
         "losses": taken(names, losses),
         "train_acc": taken(names, train_acc),
@@ -279,7 +357,12 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         "test_scores": scores_of(names, model, images["test"]),
         "lr": taken(names, chosen.lr),
     }
+    if seen is not None:
+        answer |= {name: np.array(values, np.float64) for name, values in seen.items()}
+        answer["train_scores"] = scores_of(names, model, images["train"])
     if settings.get("best"):
+        answer["held"] = np.array([key in best for _, key in parameters(model.net)])
+    if settings.get("best") and answer["held"].all():
         before = {name: float(a.sum()) for name, a in best.items()}
         for layer, key in parameters(model.net):
             layer.params[key] += 1.0
@@ -289,6 +372,30 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         answer["moved"] = np.array(len(moved))
         answer["best_scores"] = scores_of(names, model, images["val"])
     return answer
+
+
+def watch(names: Names, model: Any, loss_func: Any, optimizer: Any) -> dict[str, list[Any]]:
+    """Lists that fill while these train. rates: the learning rate at each step; computed, for each
+    loss: the steps taken before it, the loss, and whether the last forward was one of training."""
+    rates: list[float] = []
+    computed: list[tuple[int, float, bool]] = []
+    forward, value, step, training = model.forward, loss_func.forward, optimizer.step, [True]
+
+    def watched_forward(x: Any, *more: Any, **named: Any) -> Any:
+        training[0] = bool(more[0] if more else named.get("is_training", True))
+        return forward(x, *more, **named)
+
+    def watched_value(*given: Any, **named: Any) -> Any:
+        loss = value(*given, **named)
+        computed.append((len(rates), float(np.sum(taken(names, loss))), training[0]))
+        return loss
+
+    def watched_step() -> Any:
+        rates.append(float(optimizer.lr))
+        return step()
+
+    model.forward, loss_func.forward, optimizer.step = watched_forward, watched_value, watched_step
+    return {"rates": rates, "computed": computed}
 
 
 @task

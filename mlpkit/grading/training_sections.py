@@ -9,18 +9,17 @@ import functools
 
 import numpy as np
 
-from .comparing import Answer, Check, Measured, WrongAnswerError, array_of, at_least, compare, holds
+from .comparing import Answer, Check, Measured, array_of, at_least, compare, holds
 from .formulas import summed_loss
 from .interface import Array, Part, Section, Settings, Task
+from .loop_parts import accuracy, best_epoch, check_held, fraction_right, fractions, loop
+from .network_sections import assigned
+from .optimizer_sections import sgd_step
 
 CLASSES, TRAIN, VAL, TEST = 10, 640, 100, 200
 NOISE = 100.0  # deviation, of brightness in 0..255
-# Of three epochs the second alone ends a pair, whether a rate is lowered as a pair ends or as the
-# next begins.
 TINYNET_LR, TINYNET_EPOCHS, TINYNET_BATCH = 1e-2, 3, 64
-DECAY, DECAY_EVERY = 0.5, 2
 RACE_EPOCHS, RACE_BATCH = 10, 32
-SMALL_VAL, SMALL_EPOCHS = 130, 200  # more than one batch of an evaluation and less than two
 SATURATED = 0.99  # accuracy from which on SGD leaves nothing to be ahead by
 UNDIVIDED = "the loss isn't divided by the batch: the mean over the examples is meant"
 
@@ -45,12 +44,6 @@ def training(task: str, seed: int, settings: Settings) -> Task:
     return Task(task, arrays, settings)
 
 
-def accuracy(scores: Array, labels: Array) -> float:
-    """The fraction whose highest score is at its label; NaN scores are no answer."""
-    right = np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1) == labels, False)
-    return float(right.mean())
-
-
 def to_75_percent() -> Section:
     """TinyNet by SGD; the pictures that are scored are others than it was shown."""
     labels, val_labels = pictures(0)["test_labels"], pictures(0)["val_labels"]
@@ -61,8 +54,6 @@ def to_75_percent() -> Section:
         "lr": TINYNET_LR,
         "batch_size": TINYNET_BATCH,
         "epochs": TINYNET_EPOCHS,
-        "lr_decay": DECAY,
-        "lr_decay_every": DECAY_EVERY,
         "best": 1,
     }
     task = training("train", 0, settings)
@@ -97,6 +88,7 @@ def to_75_percent() -> Section:
         return found
 
     def best(answer: Answer) -> list[Measured]:
+        check_held(answer)
         scores = array_of(answer, "best_scores", (VAL, CLASSES))
         history = fractions(answer, "val_acc", TINYNET_EPOCHS)
         copies = "copy the best epoch's parameters: the network's own arrays go on changing"
@@ -115,91 +107,18 @@ def to_75_percent() -> Section:
             ),
         ]
 
-    def after(decays: int) -> Array:
-        return np.array(TINYNET_LR * DECAY**decays)
-
-    too_often = "the rate is lowered too often: once lr_decay_every epochs have passed, not before"
-    rates = {
-        "lr_decay isn't used: optimizer.lr *= lr_decay every lr_decay_every epochs": after(0),
-        f"{too_often} the first": after(2),
-        f"{too_often} that": after(3),
-        "lr_decay_every counts epochs, not iterations": after(iterations // DECAY_EVERY),
-    }
-
-    def decayed(answer: Answer) -> list[Measured]:
-        what = f"optimizer.lr after {TINYNET_EPOCHS} epochs"
-        expected = after(TINYNET_EPOCHS // DECAY_EVERY)
-        return [compare(answer, "lr", expected, 1e-7, rates, what=what)]
-
     return Section(
         "Training to 75 %",
         (
-            Part("accuracy", 3, task, Check(reached)),
-            Part("losses and accuracies", 0.5, task, Check(recorded)),
-            Part("learning rate", 0.5, task, Check(decayed)),
+            assigned("TinyNet", 0.5),
+            Part("accuracy", 2, task, Check(reached)),
+            Part("losses and accuracies", 0.25, task, Check(recorded)),
+            *loop(0.25, 0.25, 0.25),
             Part("best parameters", 0.5, task, Check(best)),
             best_epoch(0.5),
+            fraction_right(0.5),
         ),
     )
-
-
-def fractions(answer: Answer, name: str, count: int) -> Array:
-    """A history of accuracies; WrongAnswerError where they are none."""
-    history = array_of(answer, name, (count,))
-    if not ((history >= 0) & (history <= 1)).all():
-        raise WrongAnswerError(f"{name} should be fractions from 0 to 1")
-    return history
-
-
-def best_epoch(points: float) -> Part:
-    """SmallFullyConnectedNetwork on points whose validation accuracy is 1 at first and 0 at last,
-    and that of training the other way round.
-
-    The network first learns which class is the more frequent, and then to tell them apart; the
-    validation points carry that class's label and lie where the other one's are. All of them are
-    one batch, so that no order changes it.
-    """
-    labels = np.repeat([0, 1], [60, 40])
-    points_of = {
-        "train": np.where(labels == 0, 160, 96)[:, None] * np.array([1, 0, 0, 0])
-        + np.random.default_rng(3).integers(96, 160, (100, 4)) * np.array([0, 1, 1, 1]),
-        "val": np.tile([64, 128, 128, 128], (SMALL_VAL, 1)),
-    }
-    arrays = {split: a.astype(np.uint8) for split, a in points_of.items()}
-    arrays |= {"train_labels": labels, "val_labels": np.zeros(SMALL_VAL, int)}
-    arrays["test"] = arrays["val"]
-    settings: Settings = {
-        "network": "SmallFullyConnectedNetwork",
-        "optimizer": "SGD",
-        "lr": 0.5,
-        "batch_size": len(labels),
-        "epochs": SMALL_EPOCHS,
-        "best": 1,
-    }
-
-    def check(answer: Answer) -> list[Measured]:
-        history = fractions(answer, "val_acc", SMALL_EPOCHS)
-        returned = accuracy(array_of(answer, "best_scores", (SMALL_VAL, 7)), np.zeros(SMALL_VAL))
-        counted = {
-            "the last, smaller batch counts as a full one: divide by the examples": (
-                np.array(SMALL_VAL / 200)
-            )
-        }
-        chosen = "they are another epoch's: the one of the highest validation accuracy is meant"
-        return [
-            compare(
-                {"accuracy": history[0]},
-                "accuracy",
-                1.0,
-                1e-6,
-                counted,
-                what=f"validation accuracy of {SMALL_VAL} examples, all of them right",
-                kind="absolute",
-            ),
-            at_least("validation accuracy of the returned parameters", returned, 0.98, chosen),
-        ]
-
-    return Part("best epoch", points, Task("train", arrays, settings), Check(check))
 
 
 def race(seed: int, optimizer: str, settings: Settings, points: float) -> Part:
@@ -243,8 +162,8 @@ def beside(optimizer: str, what: str, wanted: str, values: list[float]) -> str:
 
 def sgd_against_sgdm() -> Section:
     """FullyConnectedNetwork at lr 1e-2, momentum 0.9."""
-    part = race(1, "SGDM", {"lr": 1e-2, "momentum": 0.9}, 2)
-    return Section("SGD against SGDM", (part,))
+    part = race(1, "SGDM", {"lr": 1e-2, "momentum": 0.9}, 1.5)
+    return Section("SGD against SGDM", (sgd_step(0.5), part))
 
 
 def four_optimizers() -> Section:
@@ -252,8 +171,9 @@ def four_optimizers() -> Section:
     return Section(
         "Four optimizers",
         (
+            assigned("FullyConnectedNetwork", 0.5),
             race(2, "SGDM", {"lr": 1e-2, "momentum": 0.9}, 1),
-            race(2, "RMSProp", {"lr": 5e-4}, 1.5),
-            race(2, "Adam", {"lr": 5e-4}, 1.5),
+            race(2, "RMSProp", {"lr": 5e-4}, 1.25),
+            race(2, "Adam", {"lr": 5e-4}, 1.25),
         ),
     )

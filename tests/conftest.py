@@ -1,5 +1,6 @@
 """Fixtures: `backend`, every backend that shared code is tested over; `torture`, how long the tests
-in torture/ go on; `mlpkit`, the command line, and `digits`, its data."""
+in torture/ go on; `mlpkit`, the command line, and `digits`, its data. NumPy's global generator
+begins anew for each test."""
 
 from __future__ import annotations
 
@@ -55,6 +56,13 @@ def pytest_configure() -> None:
 def pytest_report_header() -> list[str]:
     """Each backend and why its tests are skipped, once."""
     return [f"backend {name}: {state}" for name, state in available().items()]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test begins with the same state of NumPy's global generator, as initial weights come
+    from there: whatever ran before, the same numbers."""
+    np.random.seed(0)
 
 
 @pytest.fixture(params=["numpy", "numba", "strict", "cupy"])

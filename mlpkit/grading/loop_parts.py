@@ -67,7 +67,10 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
         if not computed.size:
             return [holds("loss_func", False, "it isn't used: the loss is what its forward gives")]
         of_step = [computed[computed[:, 0] == i] for i in range(steps)]
-        found = [rows[rows[:, 1] == loss] for rows, loss in zip(of_step, returned, strict=True)]
+        found = [
+            rows[np.isclose(rows[:, 1], loss, rtol=1e-6)]  # float32 will do
+            for rows, loss in zip(of_step, returned, strict=True)
+        ]
         first = next((i for i, rows in enumerate(found) if not len(rows)), None)
         if first is not None:
             given = ", ".join(f"{loss:.6g}" for loss in of_step[first][:3, 1]) or "none"
@@ -86,9 +89,7 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
     too_often = "the rate is lowered too often: once lr_decay_every epochs have passed, not before"
     at_the_end = {
         "lr_decay isn't used: optimizer.lr *= lr_decay every lr_decay_every epochs": after(0),
-        "the rate is lowered once alone: each time that lr_decay_every epochs have passed": after(
-            1
-        ),
+        "the rate is lowered once alone: every lr_decay_every epochs is meant": after(1),
         f"{too_often} the first": after(3),
         f"{too_often} that": after(LOOP_EPOCHS - 1),
         f"{too_often} that, from the first": after(LOOP_EPOCHS),
@@ -140,9 +141,9 @@ def fraction_right(points: float) -> Part:
     least in the last fifty, by a network that turns the scores around while it is trained."""
     right = np.concatenate([np.arange(n) < hits for n, hits in ((100, 90), (100, 70), (50, 10))])
     rng = np.random.default_rng(5)
-    scores, labels = rng.standard_normal((250, 7)), np.zeros(250, int)
+    scores = rng.standard_normal((250, 7))
     best = scores.argmax(axis=1)
-    labels[:] = np.where(right, best, (best + 1) % 7)
+    labels = np.where(right, best, (best + 1) % 7)
     turned = float((scores[:, ::-1].argmax(axis=1) == labels).mean())
     mistakes = {
         "the last, smaller batch is left out": np.array(160 / 200),

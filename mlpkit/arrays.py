@@ -15,12 +15,18 @@ def dtype_name(a: Array) -> str:
 
 def are_integers(a: Array) -> bool:
     """Whether an array's numbers are integers, signed or not."""
-    return "int" in dtype_name(a)
+    return is_of(a, "iu", "int")
 
 
 def are_floats(a: Array) -> bool:
     """Whether an array's numbers are floats."""
-    return "float" in dtype_name(a)
+    return is_of(a, "f", "float")
+
+
+def is_of(a: Array, kinds: str, word: str) -> bool:
+    """Whether the dtype is of NumPy's kinds, which is quick to ask, or else has the word in it."""
+    kind = getattr(a.dtype, "kind", None)
+    return word in dtype_name(a) if kind is None else kind in kinds
 
 
 def floats(backend: Backend, a: Any) -> Array:

@@ -61,7 +61,7 @@ def save_weights(
     for name, a in arrays.items():
         if not isinstance(name, str) or name == "__metadata__":
             raise ValueError(f"an array can't be saved as {name!r}: give it another name, as text")
-        if not isinstance(a, np.ndarray):
+        if not isinstance(a, np.ndarray | np.generic):
             raise TypeError(
                 f"{name} should be a NumPy array, as backend.to_numpy gives; got {type(a).__name__}"
             )

@@ -17,16 +17,24 @@ def check_counts(**counts: int) -> None:
 def check_positive(**settings: float) -> None:
     """ValueError for what isn't a number above 0 and finite."""
     for name, value in settings.items():
-        if not isinstance(value, Real) or not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite; got {value!r}")
+        check_number(name, value)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite; got {value}")
 
 
 def check_nonnegative(below: float = math.inf, **settings: float) -> None:
     """ValueError for what isn't a number of at least 0, finite, and below that number."""
     for name, value in settings.items():
-        if not isinstance(value, Real) or not 0 <= value < below:
+        check_number(name, value)
+        if not 0 <= value < below:
             limit = "finite" if below == math.inf else f"below {below:g}"
-            raise ValueError(f"{name} must be at least 0 and {limit}; got {value!r}")
+            raise ValueError(f"{name} must be at least 0 and {limit}; got {value}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """ValueError for what is no number, as text and arrays."""
+    if not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number; got {value!r}")
 
 
 def wrong_kind(name: str, came: Any, wanted: str) -> TypeError:

@@ -127,8 +127,20 @@ def evaluate(
     check_model(model)
     check_batches("batches", batches)
     check_counts(batch_size=batch_size)
+    check_labels(batches.backend, batches.labels, classes_of(model, batches))
+    return score_all(model, loss_func, batches, batch_size, pause=pause)
+
+
+def score_all(
+    model: Module,
+    loss_func: CrossEntropy,
+    batches: Batches,
+    batch_size: int = EVAL_BATCH,
+    *,
+    pause: Callable[[], None] | None = None,
+) -> tuple[float, float]:
+    """`evaluate` of what has been checked already."""
     backend = batches.backend
-    check_labels(backend, batches.labels, classes_of(model, batches))
     losses, hits = [], []
     value = value_of(loss_func)
     for x, labels in batches.in_order(batch_size):

@@ -102,14 +102,15 @@ def eval_numerical_gradient_array(
 
 
 def gradient_of(layer: Layer, name: str) -> Array:
-    """The gradient that the layer's backward left for its parameter; ValueError where it didn't."""
-    dw, shape = layer.grads.get(name), tuple(layer.params[name].shape)
-    if dw is None:
+    """The gradient that the layer's backward left for its parameter, None for one that isn't
+    trained; ValueError where it left none."""
+    if name not in layer.grads:
         raise ValueError(
             f"layer {layer.name}'s backward left no gradient of {name}: it should put it into "
             f"self.grads[{name!r}]"
         )
-    if tuple(dw.shape) != shape:
+    dw, shape = layer.grads[name], tuple(layer.params[name].shape)
+    if dw is not None and tuple(dw.shape) != shape:
         raise ValueError(
             f"the gradient of {name} should have its shape, {shape}; got {tuple(dw.shape)}"
         )
@@ -132,7 +133,7 @@ def check_gradients(
     parameter, and gradients that are tiny themselves (up to 5e-4), can give something between.
     x (N, ...), labels (N,) integers, host or device arrays, or nested lists. ValueError for a model
     that isn't float64, whose rounding would hide the difference, and for a gradient that a layer's
-    backward leaves out or gives another shape.
+    backward leaves out or gives another shape. A parameter whose gradient is None is left out.
 
     The loss is the mean cross entropy; dropout's masks are those of `seed`, and go on afterwards as
     if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is compared with
@@ -177,8 +178,10 @@ def check_gradients(
         errors = {}
         for layer in model.net.layers:
             for name, w in list(layer.params.items()):
-                errors[name] = 0.0
                 dw = gradient_of(layer, name)
+                if dw is None:
+                    continue
+                errors[name] = 0.0
                 for _ in range(directions):
                     u = rng.standard_normal(w.shape)
                     direction = backend.asarray(u / np.linalg.norm(u))

@@ -92,7 +92,7 @@ class History:
     best_params: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
     seconds: float = field(default=0.0, compare=False)
     how: str = field(default="", compare=False)
-    stopped: str = ""
+    stopped: str = field(default="", compare=False)
     taken: int = 0  # losses of the first iterations, which are no longer here
 
     @property
@@ -157,8 +157,8 @@ class Losses:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A context in which what ends it, whatever it is, finds all losses in the history, so that
-        training can go on from there."""
+        """A context in which what ends it finds the losses of all chunks that were done in the
+        history, so that training can go on from between two of them."""
         try:
             yield
         except BaseException:

@@ -31,6 +31,16 @@ def check_labels(backend: Backend, labels: Array, classes: int) -> None:
             )
 
 
+def check_shapes(scores: Array, labels: Array) -> None:
+    """ValueError unless scores are floats (N, C) and labels an array (N,)."""
+    check_floats("the loss", scores)
+    if scores.ndim != 2 or tuple(labels.shape) != (scores.shape[0],):
+        raise ValueError(
+            "the loss takes scores of shape (N, C) and labels of shape (N,); "
+            f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
+        )
+
+
 def value_of(loss_func: Any) -> Callable[[Array, Array], Any]:
     """The loss's function of scores and labels. One of the user's own has forward alone, which may
     wait for the device."""
@@ -58,12 +68,7 @@ class CrossEntropy:
 
         scores (N, C); labels (N,) integers in 0..C-1, which are not checked.
         """
-        check_floats("the loss", scores)
-        if scores.ndim != 2 or tuple(labels.shape) != (scores.shape[0],):
-            raise ValueError(
-                "the loss takes scores of shape (N, C) and labels of shape (N,); "
-                f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
-            )
+        check_shapes(scores, labels)
         self._kept = (scores, labels)
         return self.scale(scores) * self.backend.xp.sum(
             self.backend.softmax_cross_entropy(scores, labels)
@@ -71,10 +76,10 @@ class CrossEntropy:
 
     def forward(self, scores: Array, labels: Array) -> float:
         """The loss as a float; ValueError where a label is none of the integers 0..C-1."""
-        check_floats("the loss", scores)
         if not hasattr(labels, "dtype"):  # a list
             labels = self.backend.asarray(labels)
-        check_labels(self.backend, labels, scores.shape[-1])
+        check_shapes(scores, labels)
+        check_labels(self.backend, labels, scores.shape[1])
         return float(self.value(scores, labels))
 
     def backward(self) -> Array:

@@ -52,7 +52,8 @@ class Sequential:
 
     @property
     def grads(self) -> MutableMapping[str, Array]:
-        """Every layer's gradients by their parameter's name; None before the first backward."""
+        """Every layer's gradients by their parameter's name, of those that the layers hold: None
+        before the first backward, or nothing."""
         return ByName(self, "grads")
 
     def owner(self, name: str) -> Layer:
@@ -141,6 +142,10 @@ class ByName(MutableMapping[str, Array]):
 
     def __len__(self) -> int:
         return sum(len(self.of(layer)) for layer in self.net.layers)
+
+    def copy(self) -> dict[str, Array]:
+        """A dict of the same arrays, which stays as it is."""
+        return dict(self)
 
     def __repr__(self) -> str:
         return repr(dict(self))

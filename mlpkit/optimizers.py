@@ -26,10 +26,9 @@ class Optimizer:
     """Steps over every parameter that has a gradient. net: a Sequential, or a network that has one.
 
     lr, the learning rate, must be positive, and may be changed between steps, to 0 too. A subclass
-    names its
-    `op`, the base op that updates a parameter in place, and those of its attributes that the op
-    takes, in its order: `state_names`, dicts of arrays by parameter name, and `setting_names`,
-    numbers that come after the learning rate.
+    names its `op`, the base op that updates a parameter in place, and those of its attributes that
+    the op takes, in its order: `state_names`, dicts of arrays by parameter name, and
+    `setting_names`, numbers that come after the learning rate.
     """
 
     op: ClassVar[str]

@@ -14,10 +14,10 @@ import numpy as np
 
 from mlpkit_backends import Array
 
-from .evaluation import Batches, classes_of, dtype_of, evaluate
+from .evaluation import Batches, classes_of, dtype_of, score_all
 from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged
 from .losses import CrossEntropy, check_labels
-from .model import Module
+from .model import Module, check_model
 from .optimizers import Optimizer
 from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
@@ -82,8 +82,8 @@ def fit(
     check_parts(model, loss_func, optimizer, train, val, watcher)
     check_settings(len(train), batch_size, epochs, lr_decay, lr_decay_every, chunk)
     # Python's numbers: NumPy's would wrap around, or round the learning rate to their dtype.
-    batch_size, epochs, lr_decay_every = map(int, (batch_size, epochs, lr_decay_every))
-    lr_decay = float(lr_decay)
+    batch_size, epochs, chunk = map(int, (batch_size, epochs, chunk))
+    lr_decay_every, lr_decay = int(lr_decay_every), float(lr_decay)
     seed = check_seed(seed)
     history = History() if history is None else history
     per_epoch = len(train) // batch_size
@@ -124,7 +124,7 @@ def fit(
             scores = tuple(
                 score
                 for part in (train, val)
-                for score in evaluate(model, loss_func, part, pause=pause)
+                for score in score_all(model, loss_func, part, pause=pause)
             )
             if not np.isfinite(scores).all():
                 losses_of = {"training": scores[0], "validation": scores[2]}
@@ -188,6 +188,7 @@ def train_net(
     """
     if show_every < 1:
         raise ValueError(f"show_every must be at least 1 iteration; got {show_every}")
+    check_model(model)
     backend, dtype = model.backend, dtype_of(model)
     train, val = (
         Batches.of(backend, *pair_of(data_dict, f"data_{split}"), dtype)

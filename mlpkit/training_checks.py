@@ -31,7 +31,7 @@ def check_parts(
     check_batches("train", train)
     check_batches("val", val)
     check_has(loss_func, ("forward", "backward"), "loss_func", "a loss, as CrossEntropy()")
-    check_has(optimizer, ("step", "net"), "optimizer", "an optimizer, as Adam(model)")
+    check_has(optimizer, ("step", "net", "lr"), "optimizer", "an optimizer, as Adam(model)")
     if watcher is not None:
         check_has(watcher, ("iterations", "epoch"), "watcher", "a Watcher")
     if optimizer.net is not model.net:
@@ -46,7 +46,7 @@ def check_has(part: Any, names: tuple[str, ...], name: str, wanted: str) -> None
     """TypeError unless the part is an object that has all of those names."""
     missing = [n for n in names if not hasattr(part, n)]
     if isinstance(part, type) or missing:
-        having = " and ".join(names)
+        having = f"{', '.join(names[:-1])} and {names[-1]}"
         raise wrong_kind(name, part, f"{wanted}, which has {having}")
 
 

@@ -253,6 +253,11 @@ def test_what_killed_processes_left_is_removed_by_the_one_that_holds_the_folder(
         pass
 
 
+def test_a_number_of_numpys_is_an_array(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w", {"a": np.float64(3)})
+    assert load_weights(tmp_path / "w")["a"] == np.array(3.0)
+
+
 def test_metadata_is_text(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"text by name; got 'lr': 0\.1: give str\(0\.1\)"):
         save_weights(tmp_path / "w", {"a": np.ones(3)}, {"lr": 0.1})

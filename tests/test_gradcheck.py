@@ -170,3 +170,11 @@ def test_nan_is_no_right_gradient() -> None:
 def test_a_check_on_no_example() -> None:
     with pytest.raises(ValueError, match="one example or more; got none"):
         check_gradients(MLP((3, 2), seed=1), X[:0], np.empty(0, int))
+
+
+def test_a_parameter_that_is_not_trained_is_left_out() -> None:
+    def leave(grads, ds, whole) -> None:
+        grads["scale"] = None
+
+    model = Module(Sequential(FullyConnected(3, 2, 0.5, seed=1), Scaled(leave)))
+    assert set(check_gradients(model, X, [0, 1])) == {"fc_w", "fc_b"}

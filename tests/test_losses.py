@@ -50,7 +50,9 @@ def test_labels_out_of_range(backend: Backend, labels: list[int]) -> None:
         CrossEntropy().forward(backend.asarray(SCORES[:2]), backend.asarray(labels))
 
 
-@pytest.mark.parametrize(("scores", "labels"), [((6,), (6,)), ((6, 4), (5,)), ((6, 4), (6, 1))])
+@pytest.mark.parametrize(
+    ("scores", "labels"), [((6,), (6,)), ((6, 4), (5,)), ((6, 4), (6, 1)), ((6, 4), ()), ((), (6,))]
+)
 def test_shapes_that_do_not_fit(
     backend: Backend, scores: tuple[int, ...], labels: tuple[int, ...]
 ) -> None:

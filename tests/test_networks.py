@@ -165,6 +165,9 @@ def test_params_and_grads_are_the_layers_own(backend: Backend) -> None:
     net.layers[0].params = {"a_w": w}
     assert list(net.params) == ["a_w", "b_w", "b_b"]
     assert len(net.params) == 3
+    kept = net.params.copy()
+    net.params["a_w"] = dw
+    assert (type(kept), kept["a_w"] is w) == (dict, True)
     assert "a_b" not in net.params
     with pytest.raises(KeyError, match="no parameter 'c_w'"):
         net.params["c_w"] = w

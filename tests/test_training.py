@@ -520,7 +520,7 @@ def test_early_stopping(
     trained: int,
 ) -> None:
     scores = iter([score for val in accuracies for score in ((1.0, 0.9), (1.0, val))])
-    monkeypatch.setattr("mlpkit.training.evaluate", lambda *_, **settings: next(scores))
+    monkeypatch.setattr("mlpkit.training.score_all", lambda *_, **settings: next(scores))
     history, _ = run(load("numpy"), epochs=len(accuracies), patience=patience, min_delta=min_delta)
     assert [epoch.val_acc for epoch in history.epochs] == accuracies[:trained]
     assert history.best_epoch == 1 + int(np.argmax(accuracies[:trained]))
@@ -528,7 +528,7 @@ def test_early_stopping(
 
 
 def test_what_ended_training_is_forgotten_where_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpkit.training.evaluate", lambda *_, **settings: (1.0, 0.5))
+    monkeypatch.setattr("mlpkit.training.score_all", lambda *_, **settings: (1.0, 0.5))
     history, _ = run(load("numpy"), epochs=4, patience=1)
     assert (len(history.epochs), bool(history.stopped)) == (2, True)
     run(load("numpy"), epochs=4, history=history)

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpkit import MLP, SGD, Adam, Batches, CrossEntropy, History, compute_acc, evaluate, fit
+from mlpkit import (
+    MLP,
+    SGD,
+    Adam,
+    Batches,
+    CrossEntropy,
+    History,
+    compute_acc,
+    evaluate,
+    fit,
+    train_net,
+)
 
 RNG = np.random.default_rng(5)
 IMAGES, LABELS = RNG.standard_normal((40, 4)), RNG.integers(0, 3, 40)
@@ -38,6 +49,7 @@ class Silent:
         ({"loss_func": "mse"}, r"loss_func should be .*forward and backward; got str"),
         ({"optimizer": "adam"}, r"optimizer should be .*as Adam\(model\).*got str"),
         ({"optimizer": Adam}, r"optimizer should be .*got the class Adam"),
+        ({"optimizer": Silent()}, r"optimizer should be .*step, net and lr; got Silent"),
         ({"watcher": Silent()}, r"watcher should be .*iterations and epoch; got Silent"),
     ],
 )
@@ -49,7 +61,9 @@ def test_parts_of_another_kind(given: dict[str, Any], message: str) -> None:
 
 
 def test_small_integers_of_numpys_do_not_wrap() -> None:
-    small = train(batch_size=np.int8(8), epochs=np.int8(2), lr_decay_every=np.uint8(1))
+    small = train(
+        batch_size=np.int8(8), epochs=np.int8(2), lr_decay_every=np.uint8(1), chunk=np.int8(32)
+    )
     assert small == train(batch_size=8, epochs=2, lr_decay_every=1)
     assert small.iterations == 10
 
@@ -190,3 +204,6 @@ def test_what_is_no_network_or_split_to_score() -> None:
         evaluate(model.net, CrossEntropy(), batches)
     with pytest.raises(TypeError, match=r"model should be a Module.*got NoneType"):
         compute_acc(None, IMAGES, LABELS)
+    data = {"data_train": (IMAGES, LABELS), "data_val": (IMAGES, LABELS)}
+    with pytest.raises(TypeError, match=r"model should be a Module.*got the class MLP"):
+        train_net(data, MLP, CrossEntropy(), SGD(model), 8, 1)

@@ -10,7 +10,7 @@ from .layer_sections import comparing
 
 # Of five epochs the second and the fourth end a pair, whether a rate is lowered as a pair ends or
 # as the next begins.
-LOOP_LR, LOOP_EPOCHS, LOOP_BATCH, LOOP_TRAIN = 0.5, 5, 32, 96
+LOOP_LR, LOOP_EPOCHS, LOOP_BATCH, LOOP_TRAIN = 2.0, 5, 32, 96
 DECAY, DECAY_EVERY = 0.5, 2
 SMALL_VAL, SMALL_EPOCHS = 130, 200  # more than one batch of an evaluation and less than two
 
@@ -42,10 +42,10 @@ def check_held(answer: Answer) -> None:
 def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
     """What train_net does at each step, as SmallFullyConnectedNetwork learns 96 random points: the
     losses that it returns, the learning rate, and the accuracies of the last epoch."""
-    rng = np.random.default_rng(4)
+    rng, per_epoch = np.random.default_rng(4), LOOP_TRAIN // LOOP_BATCH
     counts = {"train": LOOP_TRAIN, "val": SMALL_VAL, "test": SMALL_VAL}
     arrays = {split: rng.integers(0, 256, (n, 4), np.uint8) for split, n in counts.items()}
-    labels = {f"{split}_labels": rng.integers(0, 7, counts[split]) for split in ("train", "val")}
+    labels = {f"{split}_labels": arrays[split][:, 0] // 128 for split in ("train", "val")}
     arrays["test"] = arrays["val"]
     settings: Settings = {
         "network": "SmallFullyConnectedNetwork",
@@ -55,10 +55,9 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
         "epochs": LOOP_EPOCHS,
         "lr_decay": DECAY,
         "lr_decay_every": DECAY_EVERY,
-        "watched": 1,
+        "watched": per_epoch,
     }
     task = Task("train", {**arrays, **labels}, settings)
-    per_epoch = LOOP_TRAIN // LOOP_BATCH
     steps = LOOP_EPOCHS * per_epoch
 
     def returned_losses(answer: Answer) -> list[Measured]:
@@ -108,25 +107,21 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
         return [last, during] if last.passed else [last]
 
     def scored(answer: Answer) -> list[Measured]:
-        right = {
-            split: accuracy(array_of(answer, scores, (counts[split], 7)), labels[f"{split}_labels"])
-            for split, scores in (("train", "train_scores"), ("val", "test_scores"))
-        }
         names = {"train": "training", "val": "validation"}
+        right = {}
+        for split in names:
+            scores = array_of(answer, f"{split}_scores", (LOOP_EPOCHS, counts[split], 7))
+            right[split] = np.array([accuracy(s, labels[f"{split}_labels"]) for s in scores])
         found = []
         for split, other in (("train", "val"), ("val", "train")):
-            history = fractions(answer, f"{split}_acc", LOOP_EPOCHS)
-            found.append(
-                compare(
-                    {"accuracy": history[-1]},
-                    "accuracy",
-                    right[split],
-                    1e-6,
-                    {f"it is the {names[other]} accuracy": np.array(right[other])},
-                    what=f"last {names[split]} accuracy",
-                    kind="absolute",
-                )
-            )
+            late = np.concatenate([[right[split][1]], right[split][:-1]])
+            mistakes = {
+                f"it is the {names[other]} accuracy": right[other],
+                "it is taken before the epoch's steps": late,
+            }
+            what = f"{names[split]} accuracy of each epoch"
+            got = {what: fractions(answer, f"{split}_acc", LOOP_EPOCHS)}
+            found.append(compare(got, what, right[split], 1e-6, mistakes, kind="absolute"))
         return found
 
     return (

@@ -261,7 +261,7 @@ def optimizer_defaults(names: Names, arrays: Arrays, settings: Settings) -> Arra
     net = names["sequential"](layer)
     chosen = names[settings["optimizer"]](net)
     for gradient in ("dw", "dw_after"):
-        layer.grads = both(gradient)
+        layer.grads.update(both(gradient))
         chosen.step()
     return {"w": taken(names, net.layers[0].params[key])}
 
@@ -288,7 +288,7 @@ def compute_acc(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     def forward(x: Any, is_training: bool = True, seed: Any = None) -> Any:
         return x[:, ::-1] if is_training else x
 
-    model.forward = forward
+    override(model, "forward", forward)
     scores, labels = given(names, arrays["scores"]), given(names, arrays["labels"])
     return {"acc": taken(names, names["compute_acc"](model, scores, labels))}
 
@@ -323,7 +323,7 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     lr, the optimizer's at the end. Where settings hold best: held, whether the parameters returned
     as the best have each of the network's; if so, best_scores, of the validation pictures with
     them, and moved, how many of them changed when the network's own did. Where settings hold
-    watched: train_scores, and what `watch` saw. settings: network, optimizer, its lr (and
+    watched, the steps of an epoch: what `watch` saw. settings: network, optimizer, its lr (and
     momentum), batch_size, epochs, and where the rate is to fall, lr_decay and lr_decay_every.
     """
     mean = arrays["train"].mean(axis=0) / 255
@@ -338,7 +338,8 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     chosen = names[settings["optimizer"]](model.net, **more)
     decay = {key: settings[key] for key in ("lr_decay", "lr_decay_every") if key in settings}
     loss_func = names["cross_entropy"]()
-    seen = watch(names, model, loss_func, chosen) if settings.get("watched") else None
+    every = settings.get("watched")
+    seen = watch(names, model, loss_func, chosen, images, every) if every else None
     returned = names["train_net"](
         data,
         model,
@@ -359,9 +360,8 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     }
     if seen is not None:
         answer |= {name: np.array(values, np.float64) for name, values in seen.items()}
-        answer["train_scores"] = scores_of(names, model, images["train"])
     if settings.get("best"):
-        answer["held"] = np.array([key in best for _, key in parameters(model.net)])
+        answer["held"] = np.array([int(key in best) for _, key in parameters(model.net)])
     if settings.get("best") and answer["held"].all():
         before = {name: float(a.sum()) for name, a in best.items()}
         for layer, key in parameters(model.net):
@@ -374,28 +374,48 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     return answer
 
 
-def watch(names: Names, model: Any, loss_func: Any, optimizer: Any) -> dict[str, list[Any]]:
+def watch(
+    names: Names, model: Any, loss_func: Any, optimizer: Any, images: Mapping[str, Any], every: int
+) -> dict[str, list[Any]]:
     """Lists that fill while these train. rates: the learning rate at each step; computed, for each
-    loss: the steps taken before it, the loss, and whether the last forward was one of training."""
-    rates: list[float] = []
-    computed: list[tuple[int, float, bool]] = []
+    loss: the steps taken before it, the loss, and whether the last forward was one of training;
+    train_scores and val_scores after each epoch, of every so many steps."""
+    seen: dict[str, list[Any]] = {
+        name: [] for name in ("rates", "computed", "train_scores", "val_scores")
+    }
     forward, value, step, training = model.forward, loss_func.forward, optimizer.step, [True]
 
-    def watched_forward(x: Any, *more: Any, **named: Any) -> Any:
-        training[0] = bool(more[0] if more else named.get("is_training", True))
-        return forward(x, *more, **named)
+    def watched_forward(*given: Any, **named: Any) -> Any:
+        training[0] = bool(given[1] if len(given) > 1 else named.get("is_training", True))
+        return forward(*given, **named)
 
     def watched_value(*given: Any, **named: Any) -> Any:
         loss = value(*given, **named)
-        computed.append((len(rates), float(np.sum(taken(names, loss))), training[0]))
+        total = float(np.sum(taken(names, loss)))
+        seen["computed"].append((len(seen["rates"]), total, training[0]))
         return loss
 
-    def watched_step() -> Any:
-        rates.append(float(optimizer.lr))
-        return step()
+    def watched_step() -> None:
+        seen["rates"].append(float(optimizer.lr))
+        step()
+        if len(seen["rates"]) % every == 0:
+            for split in ("train", "val"):
+                scores = taken(names, forward(given(names, images[split]), False))
+                seen[f"{split}_scores"].append(scores)
 
-    model.forward, loss_func.forward, optimizer.step = watched_forward, watched_value, watched_step
-    return {"rates": rates, "computed": computed}
+    override(model, "forward", watched_forward)
+    override(loss_func, "forward", watched_value)
+    override(optimizer, "step", watched_step)
+    return seen
+
+
+def override(thing: Any, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in place of an object's method, also where it has __slots__."""
+    try:
+        setattr(thing, name, function)
+    except AttributeError:
+        own = {"__slots__": (), name: lambda self, *given, **named: function(*given, **named)}
+        thing.__class__ = type(type(thing).__name__, (type(thing),), own)
 
 
 @task

@@ -53,7 +53,7 @@ class CheapSteps:
 def test_memory_is_flat(tmp_path: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch) -> None:
     # The loop, the record, history.csv and the checkpoints are the real ones.
     monkeypatch.setattr("mlpkit.training.CompiledTraining", CheapSteps)
-    monkeypatch.setattr("mlpkit.training.evaluate", lambda *_, **settings: (1.0, 0.5))
+    monkeypatch.setattr("mlpkit.training.score_all", lambda *_, **settings: (1.0, 0.5))
     monkeypatch.setattr("mlpkit.recording.plot_runs", lambda folders, out: None)
     monkeypatch.setattr("mlpkit.history_file.sync", lambda path: None)
     monkeypatch.setattr("mlpkit.files.sync", lambda path: None)

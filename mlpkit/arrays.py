@@ -44,6 +44,14 @@ def check_array(what: str, a: Any) -> None:
         )
 
 
+def check_shape_of(name: str, dw: Array, w: Array) -> None:
+    """ValueError unless dw, the gradient of the parameter w of that name, has its shape."""
+    if tuple(dw.shape) != tuple(w.shape):
+        raise ValueError(
+            f"the gradient of {name} should have its shape, {tuple(w.shape)}; got {tuple(dw.shape)}"
+        )
+
+
 def check_returned(what: str, a: Any) -> None:
     """TypeError, naming what returned it, for what is no array."""
     if not hasattr(a, "dtype"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .losses import CONVERT, CrossEntropy, check_labels, value_of
 from .model import Module, check_model
 
 EVAL_BATCH = 512
+Pause: TypeAlias = Callable[[], None] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ def evaluate(
     batches: Batches,
     batch_size: int = EVAL_BATCH,
     *,
-    pause: Callable[[], None] | None = None,
+    pause: Pause = None,
 ) -> tuple[float, float]:
     """The mean loss of an example and the accuracy over a split.
 
@@ -128,16 +129,11 @@ def evaluate(
     check_batches("batches", batches)
     check_counts(batch_size=batch_size)
     check_labels(batches.backend, batches.labels, classes_of(model, batches))
-    return score_all(model, loss_func, batches, batch_size, pause=pause)
+    return score_all(model, loss_func, batches, batch_size, pause)
 
 
 def score_all(
-    model: Module,
-    loss_func: CrossEntropy,
-    batches: Batches,
-    batch_size: int = EVAL_BATCH,
-    *,
-    pause: Callable[[], None] | None = None,
+    model: Module, loss_func: Any, batches: Batches, batch_size: int, pause: Pause
 ) -> tuple[float, float]:
     """`evaluate` of what has been checked already."""
     backend = batches.backend

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
-from .arrays import are_floats, dtype_name, floats
+from .arrays import are_floats, check_shape_of, dtype_name, floats
 from .checks import check_counts, check_positive
 from .evaluation import dtype_of
 from .layers import Dropout, Layer
@@ -109,11 +109,9 @@ def gradient_of(layer: Layer, name: str) -> Array:
             f"layer {layer.name}'s backward left no gradient of {name}: it should put it into "
             f"self.grads[{name!r}]"
         )
-    dw, shape = layer.grads[name], tuple(layer.params[name].shape)
-    if dw is not None and tuple(dw.shape) != shape:
-        raise ValueError(
-            f"the gradient of {name} should have its shape, {shape}; got {tuple(dw.shape)}"
-        )
+    dw = layer.grads[name]
+    if dw is not None:
+        check_shape_of(name, dw, layer.params[name])
     return dw
 
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from mlpkit_backends import Array, Backend
 
+from .arrays import check_shape_of
 from .checks import check_nonnegative, check_positive
 from .model import Module, Sequential
 
@@ -100,11 +101,7 @@ class Optimizer:
 
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
         """Update w, the parameter of that name, in place; ValueError where dw's shape differs."""
-        if dw.shape != w.shape:
-            raise ValueError(
-                f"the gradient of {name} should have its shape, {tuple(w.shape)}; "
-                f"got {tuple(dw.shape)}"
-            )
+        check_shape_of(name, dw, w)
         state = self.state_of(backend, name, w)
         # Python's floats: NumPy's own would decide the dtype of what they touch.
         settings = map(float, (self.lr, *self.settings()))

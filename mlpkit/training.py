@@ -14,7 +14,7 @@ import numpy as np
 
 from mlpkit_backends import Array
 
-from .evaluation import Batches, classes_of, dtype_of, score_all
+from .evaluation import EVAL_BATCH, Batches, classes_of, dtype_of, score_all
 from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged
 from .losses import CrossEntropy, check_labels
 from .model import Module, check_model
@@ -124,7 +124,7 @@ def fit(
             scores = tuple(
                 score
                 for part in (train, val)
-                for score in score_all(model, loss_func, part, pause=pause)
+                for score in score_all(model, loss_func, part, EVAL_BATCH, pause)
             )
             if not np.isfinite(scores).all():
                 losses_of = {"training": scores[0], "validation": scores[2]}

@@ -114,18 +114,25 @@ def test_another_depth_runs_the_same_machine_code() -> None:
     assert compiled[0] == compiled[1] > 0
 
 
-@pytest.mark.parametrize("layer", [LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh])
-def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]) -> None:
+def with_layer(compiled: Backend, layer: type[Layer], scale: float, last: bool):
+    """A maker of a network with that layer between, and last as well where it is to be."""
+
     def make(backend: Backend, dtype: str) -> Module:
-        net = Sequential(
+        layers = [
             Flatten(backend=compiled),
-            FullyConnected(48, 16, 0.2, "a", seed=1, dtype=dtype, backend=compiled),
+            FullyConnected(48, 16, scale, "a", seed=1, dtype=dtype, backend=compiled),
             layer(name="f", backend=compiled),
             FullyConnected(16, 5, 0.2, "b", seed=2, dtype=dtype, backend=compiled),
             layer(name="g", backend=compiled),
-        )
-        return Module(net)
+        ]
+        return Module(Sequential(*layers[: 5 if last else 4]))
 
+    return make
+
+
+@pytest.mark.parametrize("layer", [LeakyReLU, ReLU, ELU, SELU, Sigmoid, Tanh])
+def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]) -> None:
+    make = with_layer(compiled, layer, 0.2, last=True)
     assert_alike(compiled, make)
     assert_alike(compiled, make, dtype="float32")
 
@@ -133,16 +140,7 @@ def test_every_activation_between_and_last(compiled: Backend, layer: type[Layer]
 @pytest.mark.parametrize("layer", [Sigmoid, Tanh])
 def test_a_saturated_network_learns_the_same(compiled: Backend, layer: type[Layer]) -> None:
     """From inputs of 0..255, where 1 - s has no digits left."""
-
-    def make(backend: Backend, dtype: str) -> Module:
-        net = Sequential(
-            Flatten(backend=compiled),
-            FullyConnected(48, 16, 0.02, "a", seed=1, dtype=dtype, backend=compiled),
-            layer(name="f", backend=compiled),
-            FullyConnected(16, 5, 0.2, "b", seed=2, dtype=dtype, backend=compiled),
-        )
-        return Module(net)
-
+    make = with_layer(compiled, layer, 0.02, last=False)
     data = {"images": IMAGES.astype(np.float32), "mean": None}
     one, two = (train(make, "Adam", compiled, "float32", e, **data)[0] for e in (True, False))
     np.testing.assert_allclose(two, one, rtol=2e-5)

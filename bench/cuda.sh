@@ -1,14 +1,20 @@
 #!/bin/sh
 # Everything that a GPU has to show, within ten minutes, with what is installed: `make cuda`. A part
 # that fails or takes too long leaves what it found, and the next goes on; the end says which ran.
-# Exit status 0 where all did, 2 where there is nothing to run them on. PYTHON names the interpreter;
-# arguments, as `--out FOLDER` for the figures, go to gpu.py.
+# Exit status 0 where all did, 2 where there is nothing to run them on. PYTHON names the interpreter,
+# MINUTES how many it may take; arguments, as `--out FOLDER` for the figures, go to gpu.py.
 cd "$(dirname "$0")/.." || exit 2
 PYTHON=${PYTHON:-$(command -v python3 || command -v python)}
 if ! command -v "$PYTHON" >/dev/null; then
     echo "${PYTHON:-python3} is not there: name an interpreter, as in PYTHON=python3.12" >&2
     exit 2
 fi
+MINUTES=${MINUTES:-10}
+case $MINUTES in *[!0-9]* | 0*)
+    echo "MINUTES must be a whole number; got $MINUTES" >&2
+    exit 2
+    ;;
+esac
 PYTHONPATH=$PWD:$PWD/backends${PYTHONPATH:+:$PYTHONPATH}
 MLPKIT_BACKEND=cupy
 export PYTHONPATH MLPKIT_BACKEND
@@ -22,7 +28,7 @@ if ! command -v timeout >/dev/null; then
     echo "there is no timeout command: each part takes as long as it likes"
     timeout() { shift 5 && "$@"; } # -k 5 -s SIGNAL LIMIT
 fi
-begun=$(date +%s)
+ends=$(($(date +%s) + 60 * MINUTES - 10)) # the rest is for what takes no notice of its limit
 failed=0
 signal=TERM # what a part is sent at its limit
 summary=
@@ -32,6 +38,13 @@ part() { # seconds, title, command...
     shift 2
     echo "== $title"
     started=$(date +%s)
+    left=$((ends - started))
+    if test $left -lt 1; then # a limit of 0 would be none
+        failed=1
+        say "not run: no time was left"
+        return
+    fi
+    test $left -lt "$limit" && limit=$left
     timeout -k 5 -s "$signal" "$limit" "$@"
     status=$?
     took="$(($(date +%s) - started)) s"
@@ -43,9 +56,13 @@ part() { # seconds, title, command...
         failed=1 ;;
     *) said="not run to its end, status $status, $took: see above" failed=1 ;;
     esac
-    echo "-- $title: $said"
+    say "$said"
+}
+
+say() { # what became of the part
+    echo "-- $title: $1"
     summary="$summary
-$title: $said"
+$title: $1"
 }
 
 cuda() { # seconds, part, arguments...
@@ -59,8 +76,10 @@ test "$status" = 2 && echo "== no other part was run: none can without a device"
 cuda 80 parity "$@"
 cuda 60 checks "$@"
 cuda 20 ceilings "$@"
-cuda 80 rates --seconds 0.4 --rounds 5 "$@"
-cuda 120 peers --seconds 0.25 --rounds 3 "$@"
+cuda 90 rates --seconds 0.3 --rounds 5 "$@"
+# A process each: PyTorch and JAX in one have ended it.
+cuda 100 torch --seconds 0.25 --rounds 3 "$@"
+cuda 110 jax --seconds 0.25 --rounds 3 "$@"
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
     signal=INT # pytest then says how the failed ones failed
     # A module may need what isn't installed; and of the plugins that are, none is needed.
@@ -68,10 +87,10 @@ if "$PYTHON" -c "import pytest" 2>/dev/null; then
         -k cupy --ignore tests/torture --tb short --continue-on-collection-errors
     signal=TERM
 else
-    summary="$summary
-tests: not run: pytest is not installed"
+    title=tests
+    say "not run: pytest is not installed"
 fi
-# What compiles for minutes has all that is left of ten.
-cuda $((begun + 580 - $(date +%s))) slow-peers --seconds 0.25 --rounds 3 "$@"
+# What compiles for minutes has all that is left.
+cuda $((60 * MINUTES)) slow-torch --seconds 0.25 --rounds 3 "$@"
 echo "== which parts ran$summary"
 exit $failed

@@ -1,17 +1,19 @@
 """What a GPU has to show, a part at a time; `make cuda` runs all of them.
 
-    python bench/gpu.py PART [--backend cupy] [--seconds 1] [--rounds 5]
+    python bench/gpu.py PART [--backend cupy] [--seconds 1] [--rounds 5] [--cases tinynet-sgd,...]
 
 device: what it is and what the libraries are; parity: NumPy against the GPU, and checks, the
 assignment's, with exit status 1 beyond a limit; ceilings: what the card does by itself; rates:
-mlpkit's steps, as graphs and op by op; peers: PyTorch and JAX, those that are installed, and
-slow-peers, what compiles for minutes. Each line is printed, and written into
-bench/results/cuda-DEVICE.json, as soon as it is found. Needs NumPy and CuPy alone.
+mlpkit's steps, in each way that it has for them; torch and jax: those libraries, where they are
+installed, and slow-torch, what compiles for minutes. Each line is printed, and written into
+bench/results/cuda-DEVICE.json, as soon as it is found; --cases goes on with a part that was cut
+short. Needs NumPy and CuPy alone. bench/gpu_table.py makes tables and a chart of the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import re
@@ -19,13 +21,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
-from bench.contenders import GPU_CONTENDERS, SLOW_GPU_CONTENDERS
+from bench.contenders import GPU_CONTENDERS
 from bench.gpu_parity import checks, parity
 from bench.turns import Turns
 from mlpkit import benchmark
@@ -33,8 +36,11 @@ from mlpkit.provenance import versions
 from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
 from mlpkit_backends import Backend, BackendUnavailable, DeviceError, load
+from mlpkit_backends.base import EagerStep, Step
+from mlpkit_backends.plan import Plan
 
 RESULTS = Path(__file__).parent / "results"
+OURS = "mlpkit"  # as its backend compiles steps
 STEPS = 256  # handed over at a time: training waits for the device as rarely
 APART = 1e-4  # how far the first losses of two contenders may be from each other, relatively
 Findings = Iterator[tuple[Any, ...]]  # a name, what was found, and for errors how large it may be
@@ -98,55 +104,71 @@ def cases() -> list[tuple[str, str]]:
     return [(work, rule) for rule in rules for work in benchmark.WORKLOADS]
 
 
+def chosen(names: str) -> list[tuple[str, str]]:
+    """The cases of those names, as tinynet-sgd,fcn-adam."""
+    known = {f"{work}-{rule}": (work, rule) for work, rule in cases()}
+    if unknown := set(names.split(",")) - set(known):
+        said = f"{', '.join(sorted(unknown))}: the cases are {', '.join(known)}"
+        raise argparse.ArgumentTypeError(said)
+    return [known[name] for name in names.split(",")]
+
+
+def levels(backend: Backend) -> dict[str, Callable[[Plan], Step]]:
+    """The ways that mlpkit has for a step, the best first."""
+    found: dict[str, Callable[[Plan], Step]] = {OURS: backend.compile}
+    if backend.name == "cupy":
+
+        def graphs(plan: Plan) -> Step:
+            from mlpkit_backends.captured import CapturedStep
+            from mlpkit_backends.cuda_device import CudaDevice
+
+            assert plan.program is not None
+            return CapturedStep(plan, plan.program, CudaDevice(plan.dtype))
+
+        found[f"{OURS} as graphs of cuBLAS's products"] = graphs
+    return found | {f"{OURS} op by op": lambda plan: EagerStep(backend, plan)}
+
+
 def rates(backend: Backend, given: argparse.Namespace) -> Findings:
-    """Iterations per second of whole steps, and op by op."""
+    """Iterations per second of mlpkit's steps, a way beside the other."""
     data = benchmark.random_images()
-    for workload, optimizer in cases():
+    for workload, optimizer in given.cases or cases():
         size = benchmark.WORKLOADS[workload]
         case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
         turns = Turns(size, STEPS)
-        turns.add("whole steps", lambda case=case: benchmark.CaseRun(case, data))
-        turns.add("op by op", lambda case=case: benchmark.CaseRun(case, data, eager=True))
+        for name, step in levels(backend).items():
+            turns.add(
+                name, lambda case=case, step=step: benchmark.CaseRun(case, data, make_step=step)
+            )
         turns.go(given.rounds, given.seconds)
-        how = {"steps": turns.how("whole steps")}
-        yield f"{workload} {optimizer}", how | turns.row()
-        yield from apart(f"{workload} {optimizer}", turns, "whole steps")
-
-
-def peers(backend: Backend, given: argparse.Namespace) -> Findings:
-    """Those of PyTorch's and JAX's ways that run here, beside mlpkit, at equal precision."""
-    yield from beside(backend, given, GPU_CONTENDERS)
-
-
-def slow_peers(backend: Backend, given: argparse.Namespace) -> Findings:
-    """Those that compile for minutes."""
-    yield from beside(backend, given, SLOW_GPU_CONTENDERS)
+        yield f"{workload} {optimizer}", {"steps": turns.how(OURS)} | turns.row(OURS)
+        yield from apart(f"{workload} {optimizer}", turns)
 
 
 def beside(backend: Backend, given: argparse.Namespace, contenders: dict[str, Any]) -> Findings:
-    """A row a case: mlpkit and the contenders in turns."""
+    """A row a case: mlpkit and the contenders in turns, at equal precision."""
     data = benchmark.random_images()
-    for workload, optimizer in cases():
+    for workload, optimizer in given.cases or cases():
         size = benchmark.WORKLOADS[workload]
         case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
         model = build_network(workload, 0.0, 0, "float32", backend)
         weights = [backend.to_numpy(p).copy() for _, p in model.parameters()]
         turns = Turns(size, STEPS)
-        turns.add("mlpkit", lambda case=case: benchmark.CaseRun(case, data))
+        turns.add(OURS, lambda case=case: benchmark.CaseRun(case, data))
         for name, make in contenders.items():
             turns.add(
                 name,
                 lambda make=make, w=weights, o=optimizer, n=size: make(w, o, n, data),
             )
         turns.go(given.rounds, given.seconds)
-        yield f"{workload} {optimizer}", turns.row("mlpkit")
-        yield from apart(f"{workload} {optimizer}", turns, "mlpkit")
+        yield f"{workload} {optimizer}", turns.row(OURS)
+        yield from apart(f"{workload} {optimizer}", turns)
 
 
-def apart(case: str, turns: Turns, ours: str) -> Findings:
+def apart(case: str, turns: Turns) -> Findings:
     """How far everyone's first losses are from ours."""
-    for name, error in turns.apart(ours).items():
-        yield f"{case}: first losses of {name} beside {ours}", error, APART
+    for name, error in turns.apart(OURS).items():
+        yield f"{case}: first losses of {name} beside {OURS}", error, APART
 
 
 PARTS: dict[str, Callable[[Backend, argparse.Namespace], Findings]] = {
@@ -155,8 +177,7 @@ PARTS: dict[str, Callable[[Backend, argparse.Namespace], Findings]] = {
     "checks": lambda backend, given: checks(backend),
     "ceilings": ceilings,
     "rates": rates,
-    "peers": peers,
-    "slow-peers": slow_peers,
+    **{part: partial(beside, contenders=those) for part, those in GPU_CONTENDERS.items()},
 }
 
 
@@ -184,7 +205,8 @@ def run(part: str, backend: Backend, given: argparse.Namespace) -> bool:
     name = re.sub(r"\W+", "-", backend.device_name().lower()).strip("-")
     target = given.out / f"cuda-{name}.json"
     content = found_before(target)
-    found = content[part] = {}
+    # Some cases stand beside those that were found before.
+    found = content[part] = content.get(part, {}) if given.cases else {}
     well, where = True, "nothing was found"
     for what, value, *limit in PARTS[part](backend, given):
         found[what] = value
@@ -207,9 +229,11 @@ def main() -> None:
     parser.add_argument("--backend", default="cupy")
     parser.add_argument("--seconds", type=float, default=1.0, help="a turn")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", type=chosen, help="as tinynet-sgd,fcn-adam; all, if none")
     parser.add_argument("--elements", type=int, default=1 << 28, help="of the copy")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
+    faulthandler.enable()  # says where a library ended the process
     os.environ.pop("CUPY_TF32", None)  # float32's own products, as PyTorch's and JAX's
     os.environ["MLPKIT_BACKEND"] = given.backend  # for what takes the default, as the checks do
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

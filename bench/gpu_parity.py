@@ -189,7 +189,8 @@ def whole_beside_eager(
     """How far the losses and parameters after so many whole steps are from those op by op, and how
     the whole ones ran. make: the network, anew; floats: the images as numbers, not uint8."""
     images, labels, mean = random_images(classes)
-    given = (images / 255 - mean, labels, dtype) if floats else (images, labels, dtype, mean)
+    numbers = (images / 255 - mean).astype(dtype)
+    given = (numbers, labels, dtype) if floats else (images, labels, dtype, mean)
     order = backend.asarray(epoch_order(IMAGES, 1, 1)[: steps * batch].reshape(steps, batch))
     found = []
     for eager in (False, True):

@@ -128,10 +128,15 @@ def captured(torch: Any, work: Callable[[], None]) -> Callable[[], None]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    gc.collect()  # what is freed later would end the recording, as would other threads of JAX's
+
+    def replay(held: Callable[[], None] = work) -> None:
+        """What the work names has to live as long as the graph, which holds addresses alone."""
+        graph.replay()
+
+    gc.collect()  # what is freed later would end the recording, as would another library's threads
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
-    return lambda: graph.replay()
+    return replay
 
 
 def torch_data(torch: Any, data: Data, device: str) -> Any:

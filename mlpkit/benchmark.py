@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlpkit_backends import available, load
-from mlpkit_backends.base import EagerStep, Step
+from mlpkit_backends.base import Step
+from mlpkit_backends.plan import Plan
 from mlpkit_backends.threads import processors
 
 from .evaluation import Batches
@@ -85,9 +86,16 @@ def random_images(seed: int = 0) -> Data:
 
 class CaseRun:
     """A function of batches' indices (K, N) on the host that trains on them in turn and returns
-    their losses, on the host. eager: op by op; how: in words, how the backend runs its steps."""
+    their losses, on the host. make_step: a step of a plan, instead of what the backend compiles;
+    how: in words, how it runs."""
 
-    def __init__(self, case: Case, data: Data, seed: int = 0, eager: bool = False) -> None:
+    def __init__(
+        self,
+        case: Case,
+        data: Data,
+        seed: int = 0,
+        make_step: Callable[[Plan], Step] | None = None,
+    ) -> None:
         self.backend = load(case.backend)
         model = build_network(case.workload, 0.0, seed, case.dtype, self.backend)
         optimizer = build_optimizer(case.optimizer, model, LEARNING_RATES[case.optimizer])
@@ -95,7 +103,7 @@ class CaseRun:
         batches = Batches.of(self.backend, images, labels, case.dtype, mean)
         loss_func = CrossEntropy(backend=self.backend)
         plan = make_plan(model, loss_func, optimizer, batches, case.batch_size)
-        self.step: Step = EagerStep(self.backend, plan) if eager else self.backend.compile(plan)
+        self.step = (make_step or self.backend.compile)(plan)
         self.how = self.step.how
 
     def __call__(self, order: Any) -> Any:

@@ -28,9 +28,16 @@ from mlpkit_backends.cuda import ELEMENTWISE
 from mlpkit_backends.cuda_device import KERNELS, source
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
-FLAGS = ("-std=c++20", "-O2", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC")
+FLAGS = (
+    *("-std=c++20", "-O2", "-ffp-contract=off", "-Wall", "-Werror", "-Wno-unknown-pragmas"),
+    *("-shared", "-fPIC"),
+)
 REALS = {"float32": "float", "float64": "double"}
-KERNEL = re.compile(r'extern "C" __global__ void (\w+)\((.*?)\) \{(.*?)\n\}', re.S)
+KERNEL = re.compile(
+    r'extern "C" __global__ (?:__launch_bounds__\(.*?\) )?void (\w+)\((.*?)\) \{(.*?)\n\}', re.S
+)
+# Device functions in which threads meet.
+MEET = ("__syncthreads", "softmax_parts", "product_of_chunk", "input_gradient", "update_layer")
 
 
 @cache
@@ -52,13 +59,14 @@ def build(code: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def kernels() -> dict[str, tuple[list[str], bool]]:
-    """step.cu's kernels: their parameters' types, and whether their threads meet: in a block, or in
-    a warp for a row's softmax."""
+@cache
+def kernels(fused: bool = True) -> dict[str, tuple[list[str], bool]]:
+    """The kernels: their parameters' types, and whether their threads meet, in a block or in a
+    warp. fused: those of fused.cu and wide.cu too."""
     found = {}
-    for name, parameters, body in KERNEL.findall(source()):
+    for name, parameters, body in KERNEL.findall(source(fused)):
         types = [" ".join(p.split()[:-1]) for p in parameters.replace("*", "* ").split(",")]
-        found[name] = (types, "__syncthreads" in body or "softmax_parts" in body)
+        found[name] = (types, any(word in body for word in MEET))
     return found
 
 
@@ -69,16 +77,17 @@ def source_of_formulas() -> str:
 
 @cache
 def emulation(dtype: str) -> ctypes.CDLL:
-    """step.cu for a CPU."""
+    """The kernels for a CPU, the fused ones in float32."""
+    fused = dtype == "float32"
     wrappers = "\n".join(
-        f"EMULATED({name}, {str(meets).lower()})" for name, (_, meets) in kernels().items()
+        f"EMULATED({name}, {str(meets).lower()})" for name, (_, meets) in kernels(fused).items()
     )
     return build(
         "\n".join(
             (
                 (Path(__file__).parent / "cuda_emulation.h").read_text(),
                 f"#define REAL {REALS[dtype]}",
-                source(),
+                source(fused),
                 wrappers,
             )
         )
@@ -138,6 +147,8 @@ class Recorded:
 class DeviceDouble:
     """`captured.Device` on a CPU."""
 
+    processors = 3
+
     def __init__(self, dtype: str) -> None:
         self.dtype, self.real = dtype, np.dtype(dtype).type
         self.graph: Recorded | None = None
@@ -171,13 +182,14 @@ class DeviceDouble:
         assert self.graph is None, "a copy while recording"
         return a.copy()
 
-    def launch(self, name: str, work: Any, *arguments: Any) -> None:
+    def launch(self, name: str, work: Any, *arguments: Any, shared: int = 0) -> None:
         types, meets = kernels()[name]
         assert len(arguments) == len(types), name
         slots = [self.slot(name, kind, a) for kind, a in zip(types, arguments, strict=True)]
         # Any grid gives the same; kernels that meet ask for their block.
         grid, width, height = (3, 5, 1) if isinstance(work, int) else work
         assert meets == (not isinstance(work, int)), name
+        assert shared <= 227 << 10  # what a block may have on Hopper
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         kernel = getattr(emulation(self.dtype), f"run_{name}")
         keep = (slots, arguments)
@@ -247,12 +259,12 @@ class DeviceDouble:
 class CapturedBackend(NumpyBackend):
     """NumPy's ops, and steps captured on the double."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[CapturedStep] = CapturedStep) -> None:
         super().__init__()
-        self.name = "captured"
+        self.name, self.kind = "captured", kind
         self.steps: list[CapturedStep] = []
 
     def build(self, plan: Any, program: Any) -> CapturedStep:
-        step = CapturedStep(plan, program, DeviceDouble(plan.dtype))
+        step = self.kind(plan, program, DeviceDouble(plan.dtype))
         self.steps.append(step)
         return step

@@ -1,6 +1,9 @@
 // CUDA's words in C++, for a CPU: blocks run one after the other. The threads of one that meets are
 // contexts that take turns: each runs until it waits for others. All others run to their end.
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -63,8 +66,12 @@ static void run_block(unsigned width, unsigned height) {
 }
 
 #define __global__
-#define __device__ static
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __shared__ static
+#define DYNAMIC_SHARED(name) alignas(16) static float name[1 << 15]
+using std::fma, std::min;
 #define __syncthreads() wait(everyone)
 
 // Blocks that call it have warps of 32 in a row.
@@ -78,6 +85,44 @@ T __shfl_xor_sync(unsigned, T value, int other) {
     T found = values[lane ^ other];
     wait(warp);
     return found;
+}
+
+// wide.cu's words: copies are done at once; a prefetch is a reading.
+inline void copy_four(float *to, const float *from, bool inside) {
+    for (int i = 0; i < 4; i++) to[i] = inside ? from[i] : 0;
+}
+
+inline void end_copy() {}
+
+template <int>
+void copied() {}
+
+inline void prefetch(const float *a) { (void)*(const volatile float *)a; }
+
+inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+// PTX's mma.m16n8k8 of TF32: which lane has which elements of a, b and c is the manual's.
+inline void multiply_add(float *c, const float *a, const float *b) {
+    static float as[32][16][8], bs[32][8][8];
+    unsigned lane = threadIdx.x % 32, group = lane / 4, member = lane % 4, warp = threadIdx.x / 32;
+    auto tf32 = [](float x) { return __uint_as_float(__float_as_uint(x) & 0xFFFFE000); };
+    for (int i = 0; i < 4; i++) as[warp][group + i % 2 * 8][member + i / 2 * 4] = tf32(a[i]);
+    for (int i = 0; i < 2; i++) bs[warp][member + i * 4][group] = tf32(b[i]);
+    wait(warps[warp]);
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 8; k++)
+            c[i] += as[warp][group + i / 2 * 8][k] * bs[warp][k][2 * member + i % 2];
+    wait(warps[warp]);
 }
 
 template <typename... A, size_t... I>

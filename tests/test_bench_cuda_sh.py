@@ -43,15 +43,16 @@ def test_each_part_is_run_and_told_whatever_became_of_those_before(tmp_path: Pat
         "checks",
         "ceilings",
         "rates",
-        "peers",
+        "torch",
+        "jax",
         "tests",
-        "slow-peers",
+        "slow-torch",
     ]
     assert said["parity"].startswith("FAILED")
     assert said["checks"].startswith("killed")
     assert said["rates"].startswith("not run to its end, status 7")
     assert said["tests"] == "not run: pytest is not installed"
-    assert all(said[part].startswith("well") for part in ("device", "ceilings", "peers"))
+    assert all(said[part].startswith("well") for part in ("device", "ceilings", "torch", "jax"))
 
 
 def test_without_a_device_nothing_else_is_run(tmp_path: Path) -> None:
@@ -62,6 +63,32 @@ def test_without_a_device_nothing_else_is_run(tmp_path: Path) -> None:
 
 def test_all_well_is_status_0(tmp_path: Path) -> None:
     assert cuda_sh(tmp_path, "exit 0").returncode == 0
+
+
+def test_all_ends_within_its_minutes(tmp_path: Path) -> None:
+    """The clock goes on by 50 s each time that it is asked, as each part begins and ends."""
+    clock = tmp_path / "date"
+    clock.write_text(
+        f"#!/bin/sh\necho . >>{tmp_path}/asked\necho $((50 * $(wc -l <{tmp_path}/asked)))\n"
+    )
+    (tmp_path / "timeout").write_text('#!/bin/sh\necho "limit: $5"\n')
+    for tool in ("date", "timeout"):
+        (tmp_path / tool).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = cuda_sh(tmp_path, "exit 0", PATH=path, MINUTES="8")
+    limits = [int(line[7:]) for line in done.stdout.splitlines() if line.startswith("limit: ")]
+    assert limits == [40, 80, 60, 20, 20]  # the last, of rates, is what was left
+    assert done.returncode == 1
+    *_, torch, jax, tests, slow = done.stdout.splitlines()
+    for line, part in ((torch, "torch"), (jax, "jax"), (tests, "tests"), (slow, "slow-torch")):
+        assert line == f"{part}: not run: no time was left"
+
+
+@pytest.mark.parametrize("minutes", ["7.5", "0", "08", "-1", "soon"])
+def test_minutes_are_a_whole_number(minutes: str, tmp_path: Path) -> None:
+    done = cuda_sh(tmp_path, "exit 0", MINUTES=minutes)
+    assert done.returncode == 2
+    assert done.stderr == f"MINUTES must be a whole number; got {minutes}\n"
 
 
 def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

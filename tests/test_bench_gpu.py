@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import gpu, gpu_parity
+from bench import gpu, gpu_parity, gpu_table
+from bench.contenders import GPU_CONTENDERS
 from bench.turns import Turns, figures
 from mlpkit import benchmark
-from mlpkit_backends import Backend, load
-from tests.cuda_double import CapturedBackend
+from mlpkit_backends import Backend, cuda_device, load
+from tests.cuda_double import CapturedBackend, DeviceDouble
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +29,7 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace
     monkeypatch.setattr(benchmark, "IMAGES", 2100)
     monkeypatch.setattr(gpu, "cases", lambda: [("fcn", "adam")])
     monkeypatch.setattr(gpu, "STEPS", 64)
-    return argparse.Namespace(seconds=0.01, rounds=2, elements=1 << 12, out=tmp_path)
+    return argparse.Namespace(seconds=0.01, rounds=2, cases=None, elements=1 << 12, out=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
@@ -42,8 +43,11 @@ def test_parity_of_a_cpu_with_itself(name: str) -> None:
 
 
 def test_every_kernel_of_a_graph_agrees_with_its_ops() -> None:
-    for what, error, limit in gpu_parity.same_steps(CapturedBackend()):
+    backend = CapturedBackend()
+    for what, error, limit in gpu_parity.same_steps(backend):
         assert error <= limit, what
+    # A GPU's backend makes graphs of no others.
+    assert all(step.plan.images.dtype in ("uint8", step.plan.dtype) for step in backend.steps)
 
 
 def test_steps_that_are_not_whole_are_no_parity() -> None:
@@ -90,10 +94,31 @@ def test_no_number_is_beyond_every_limit(given: argparse.Namespace) -> None:
 
 def test_rates_have_both_ways_and_their_rounds(given: argparse.Namespace) -> None:
     (_, row), (what, error, limit) = gpu.rates(load("numpy"), given)
-    assert what == "fcn adam: first losses of op by op beside whole steps"
+    assert what == "fcn adam: first losses of mlpkit op by op beside mlpkit"
     assert error <= limit
     assert row["steps"] == "on kept buffers"
-    assert len(row["whole steps"]["rounds"]) == len(row["op by op"]["rounds"]) == 2
+    assert len(row["mlpkit"]["rounds"]) == len(row["mlpkit op by op"]["rounds"]) == 2
+
+
+def test_a_gpu_has_graphs_of_cublas_products_between(
+    given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = CapturedBackend()
+    backend.name = "cupy"
+    monkeypatch.setattr(benchmark, "load", lambda name: backend)
+    monkeypatch.setattr(cuda_device, "CudaDevice", DeviceDouble)
+    (_, row), *errors = gpu.rates(backend, given)
+    names = ["mlpkit", "mlpkit as graphs of cuBLAS's products", "mlpkit op by op"]
+    assert [name for name in row if name != "steps"] == names
+    assert all(len(row[name]["rounds"]) == 2 for name in names)
+    assert len(errors) == 2
+    assert all(error <= limit for _, error, limit in errors)
+
+
+def test_cases_by_name() -> None:
+    assert gpu.chosen("fcn-adam,tinynet-sgd") == [("fcn", "adam"), ("tinynet", "sgd")]
+    with pytest.raises(argparse.ArgumentTypeError, match="lenet-sgd: the cases are tinynet-sgd, "):
+        gpu.chosen("fcn-adam,lenet-sgd")
 
 
 def test_ceilings(given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +199,41 @@ def test_each_line_is_written_as_it_is_found(
     assert json.loads(file.read_text()) == {"rates": {"first": 1}}
 
 
+CRASH = """
+import ctypes, sys
+from bench import gpu
+def found(backend, given):
+    for workload, optimizer in given.cases or gpu.cases():
+        if (workload, optimizer) == ("tinynet", "adam") and not given.cases:
+            ctypes.string_at(0)
+        yield f"{workload} {optimizer}", 1
+gpu.PARTS["torch"] = found
+sys.argv = ["gpu.py", "torch", "--backend", "numpy", *sys.argv[1:]]
+gpu.main()
+"""
+
+
+def test_a_crash_loses_nothing_and_the_other_cases_go_on(tmp_path: Path) -> None:
+    def run(*options: str) -> tuple[int, str, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-c", CRASH, "--out", str(tmp_path), *options],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends")))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (file,) = tmp_path.iterdir()
+        return done.returncode, done.stderr, json.loads(file.read_text())["torch"]
+
+    status, said, found = run()
+    assert status not in (0, 1, 2)
+    assert "Segmentation fault" in said or "access violation" in said
+    assert found == {"tinynet sgd": 1, "fcn sgd": 1}
+    status, said, found = run("--cases", "tinynet-adam,fcn-adam")
+    assert (status, said) == (0, "")
+    assert list(found) == ["tinynet sgd", "fcn sgd", "tinynet adam", "fcn adam"]
+
+
 def test_findings_that_can_not_be_written_are_printed(
     given: argparse.Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,8 +295,9 @@ def test_numpy_and_the_tree_are_enough(part: str, tmp_path: Path) -> None:
         assert [line for line in done.stdout.splitlines() if "FAILED" in line] == [
             f"{'whole steps that ran op by op':60} 30 <= 0  FAILED"
         ]
-    if "peers" in part:
-        assert "No module named 'torch'" in done.stdout
+    # Those two in one process have ended it.
+    for library, its_parts in (("torch", ("torch", "slow-torch")), ("jax", ("jax",))):
+        assert (f"No module named '{library}'" in done.stdout) == (part in its_parts)
 
 
 def test_a_backend_that_is_not_there_is_status_2(tmp_path: Path) -> None:
@@ -249,3 +310,75 @@ def test_a_backend_that_is_not_there_is_status_2(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("device: backend cupy can't be used: ")
+
+
+def test_tinynets_floor_on_an_h200() -> None:
+    found = [round(gpu_table.floor(rule) / 1e3, 1) for rule in ("sgd", "sgdm", "rmsprop", "adam")]
+    assert found == [24.8, 18.1, 18.1, 13.7]
+
+
+def findings(**ratios: float) -> dict[str, Any]:
+    """A file's content: TinyNet with SGD, each contender slower than mlpkit by so much."""
+    ours = [15000.0, 15000.0]
+    rows: dict[str, Any] = {
+        "rates": {"steps": "somehow", "mlpkit op by op": figures([5e3] * 2, ours)}
+    }
+    for part, contenders in GPU_CONTENDERS.items():
+        rows[part] = {
+            name: figures([rate / ratios.get(part, 2.0) for rate in ours], ours)
+            for name in contenders
+        }
+    content = {
+        part: {"tinynet sgd": {"mlpkit": figures(ours, ours), **rows[part]}} for part in rows
+    }
+    error = {"error": 0.5, "limit": 1e-4, "within": False}
+    content["jax"]["tinynet sgd: first losses of JAX scan beside mlpkit"] = error
+    content["jax"]["tinynet sgd"]["JAX jit"] = {"left_out": "RuntimeError: out of memory"}
+    return content
+
+
+def test_each_mark_is_beside_the_best_of_its_kind() -> None:
+    cases = gpu_table.measured(findings(torch=4.0, jax=1.2) | {"device": {"device": "a card"}})
+    sgd = {
+        beside: (value, mark)
+        for case, beside, value, mark in gpu_table.marks(cases)
+        if case == "tinynet sgd"
+    }
+    assert sgd == {
+        "PyTorch eager": (4.0, 3),
+        "PyTorch's best graph": (2.0, 1.25),  # the compiled ones
+        "JAX's best": (1.2, 1.25),
+        "the floor": (pytest.approx(0.604, abs=1e-3), 0.6),
+    }
+    assert all(
+        value is None for case, _, value, _ in gpu_table.marks(cases) if case != "tinynet sgd"
+    )
+
+
+def test_tables_and_a_chart_of_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cuda-card.json"
+    file.write_text(json.dumps(findings(jax=1.2)))
+    monkeypatch.setattr(sys, "argv", ["gpu_table.py", str(file)])
+    gpu_table.main()
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    rows = [[cell.strip() for cell in line.split("│")] for line in lines]
+    assert ["mlpkit", "15000"] in rows
+    assert ["mlpkit op by op", "5000 (3.00)"] in rows
+    assert ["JAX scan", "12500 (1.20)"] in rows
+    assert ["JAX jit", "left out"] in rows
+    assert ["mlpkit's share of an H200's floor", "0.60"] in rows
+    assert ["tinynet sgd", "PyTorch's best graph", "2.00", "1.25", "ok"] in rows
+    assert ["tinynet sgd", "JAX's best", "1.20", "1.25", "short"] in rows
+    assert ["fcn sgd", "JAX's best", "", "2", "not measured"] in rows
+    assert "jax: tinynet sgd: first losses of JAX scan beside mlpkit: 0.5, beyond 0.0001" in lines
+    assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_rates_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cuda-card.json"
+    file.write_text('{"device": {"device": "a card"}}')
+    monkeypatch.setattr(sys, "argv", ["gpu_table.py", str(file)])
+    with pytest.raises(SystemExit, match="has no rates yet"):
+        gpu_table.main()

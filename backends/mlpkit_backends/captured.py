@@ -43,9 +43,13 @@ class Device(Protocol):
     def fill(self, target: Array, source: Any) -> None:
         """Copy host or device values into an array, in the stream's order."""
 
-    def launch(self, name: str, work: int | tuple[int, int, int], *arguments: Any) -> None:
-        """Run a kernel of step.cu for so many elements, or with so many blocks of x by y threads;
-        arrays are handed over by address, numbers as they are."""
+    processors: int  # that run blocks at the same time
+
+    def launch(
+        self, name: str, work: int | tuple[int, int, int], *arguments: Any, shared: int = 0
+    ) -> None:
+        """Run a kernel for so many elements, or with so many blocks of x by y threads, which share
+        so many bytes; arrays are handed over by address, numbers as they are."""
 
     def gemm(
         self, alpha: Array, a: Array, a_t: bool, b: Array, b_t: bool, beta: Array, c: Array
@@ -83,7 +87,7 @@ class CapturedStep:
     """The buffers of a plan's step, its graphs, and the call that runs them. All is recorded when
     it is made: what can't be is an error then, before a parameter or the optimizer has changed."""
 
-    how = "as CUDA graphs"
+    how = "as CUDA graphs of cuBLAS's products"
 
     def __init__(self, plan: Plan, program: Program, device: Device) -> None:
         self.plan, self.program, self.device = plan, program, device
@@ -95,24 +99,29 @@ class CapturedStep:
         self.images = device.dense(plan.images, shape, pixels)
         self.labels = device.dense(plan.labels, shape[:1], "int64")
         self.mean = None if plan.mean is None else device.dense(plan.mean, shape[1:], dtype)
-        self.x = device.empty((n, blocks[0].w.shape[0]), dtype)
         outputs = [(n, block.w.shape[1]) for block in blocks]
         self.z, self.h, self.d = (
             [device.empty(shape, dtype) for shape in outputs] for _ in range(3)
         )
-        # SGD's gradients are added to the weights, and SGDM's to the velocity, by the product.
-        folded = self.update in (SGD, SGDM)
-        self.dw = [] if folded else [device.empty(block.w.shape, dtype) for block in blocks]
-        self.matrices = device.empty((len(blocks), 6), "uint64")
-        device.fill(self.matrices, self.addresses())
         self.losses = device.empty((STEPS,), dtype)
         self.order = device.empty((STEPS, n), "int64")
         floats, keys, reals = STEPS * TABLE, 3 * len(blocks), 2 * (STEPS + 1)
         size = 8 * (floats + keys) + np.dtype(dtype).itemsize * reals
         self.changing = device.empty((size,), "uint8")
         self.table, self.keys, self.scalars = self.parts(self.changing)
-        device.rehearse(lambda: self.step(0))
+        self.allocate()
+        device.rehearse(lambda: self.run(1))
         self.graphs = {k: device.record(lambda k=k: self.run(k)) for k in SIZES}
+
+    def allocate(self) -> None:
+        """Make the buffers that this way of running a step has for itself."""
+        blocks, dtype, empty = self.program.blocks, self.plan.dtype, self.device.empty
+        self.x = empty((self.plan.batch_size, blocks[0].w.shape[0]), dtype)
+        # SGD's gradients are added to the weights, and SGDM's to the velocity, by the product.
+        folded = self.update in (SGD, SGDM)
+        self.dw = [] if folded else [empty(block.w.shape, dtype) for block in blocks]
+        self.matrices = empty((len(blocks), 6), "uint64")
+        self.device.fill(self.matrices, self.addresses())
 
     def owned(self) -> list[Array]:
         """Every array that a graph may write."""
@@ -182,12 +191,7 @@ class CapturedStep:
         """Launch one step's work: the batch, forward, the loss, backward and the updates."""
         blocks, launch = self.program.blocks, self.device.launch
         n, order = np.int32(self.plan.batch_size), self.order[k]
-        size, width = self.x.size, np.int32(self.x.shape[1])
-        batch = (order, self.x, np.int32(size), width)
-        if self.mean is None:
-            launch("gather_numbers", size, self.images, *batch)
-        else:
-            launch("gather_pixels", size, self.images, self.mean, *batch)
+        self.gather(self.order[k], self.x)
         for i, block in enumerate(blocks):
             self.product(self.input(i), False, block.w, False, self.z[i])
             count, width = np.int32(self.z[i].size), np.int32(block.w.shape[1])
@@ -203,6 +207,13 @@ class CapturedStep:
             fours = max(-(-block.w.size // 4) for block in blocks)
             matrices = (self.matrices, np.int32(len(blocks)))
             launch("update_weights", fours, *matrices, np.int32(self.update), self.table[k])
+
+    def gather(self, order: Array, x: Array) -> None:
+        """x (..., inputs) ← the images of those indices (...), less their mean."""
+        images = (self.images,) if self.mean is None else (self.images, self.mean)
+        name = "gather_numbers" if self.mean is None else "gather_pixels"
+        size, width = x.size, np.int32(x.shape[-1])
+        self.device.launch(name, size, *images, order, x, np.int32(size), width)
 
     def backward(self, i: int, k: int) -> None:
         """Launch block i's gradients and its bias's update; self.d[i] is the gradient of its

@@ -14,7 +14,12 @@ from .base import Array, Backend, EagerStep, Step
 from .cuda_errors import explain, from_cuda, gib, one_line, out_of_memory
 from .cuda_find import capability, cuda_version, import_cupy, wheels
 from .errors import DeviceError
-from .plan import Plan
+from .plan import Plan, Program
+
+
+def tf32() -> bool:
+    """Whether float32 products are to be TF32's, as CuPy takes it."""
+    return os.environ.get("CUPY_TF32") == "1"
 
 
 def one_pass(*places: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -68,7 +73,7 @@ class CupyBackend(Backend):
             "driver": f"for CUDA {cuda_version(cuda.runtime.driverGetVersion())}",
             "CUDA runtime": cuda_version(cuda.runtime.runtimeGetVersion()),
             "CuPy": f"{self.xp.__version__} ({', '.join(wheels()) or 'not from a wheel'})",
-            "TF32": "on (CUPY_TF32=1)" if os.environ.get("CUPY_TF32") == "1" else "off",
+            "TF32": "on (CUPY_TF32=1)" if tf32() else "off",
             "training steps": self._how(),
         }
 
@@ -218,6 +223,7 @@ class CupyBackend(Backend):
     def compile(self, plan: Plan) -> Step:
         from .captured import CapturedStep, too_large
         from .cuda_device import CudaDevice
+        from .fused import FusedStep
 
         program, why_not = plan.program, plan.misfit()
         if program is None or why_not:
@@ -227,11 +233,25 @@ class CupyBackend(Backend):
         if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
             return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
         try:
+            if not self._unfused(plan, program):
+                return FusedStep(plan, program, CudaDevice(plan.dtype, fused=True))
             return CapturedStep(plan, program, CudaDevice(plan.dtype))
         except Exception as error:
             if not from_cuda(error) or out_of_memory(error):
                 raise
             return EagerStep(self, plan, f"no graph could be made: {one_line(error)}")
+
+    def _unfused(self, plan: Plan, program: Program) -> str:
+        """Why a step has cuBLAS's products, in words; "" where it has the fused kernels."""
+        from .fused import unfit
+
+        if plan.dtype != "float32":
+            return f"the fused kernels are for float32, not {plan.dtype}"
+        if tf32():
+            return "CUPY_TF32=1 asks for cuBLAS's products in TF32"
+        if int(self.xp.cuda.Device().compute_capability) < 80:
+            return "the fused kernels are for compute capability 8.0 and newer"
+        return unfit(program, plan.batch_size, lambda a: a.data.ptr)
 
 
 # Kernels by name: what goes in, what comes out or is changed in place, and the operation.

@@ -21,26 +21,26 @@ THREADS = 256
 BLOCKS = 1 << 12
 
 
-def source() -> str:
-    """step.cu with formulas.h in it: CuPy's cache of compiled code would not notice a change in an
-    included file."""
-    formulas, step = ((KERNELS / name).read_text() for name in ("formulas.h", "step.cu"))
-    return step.replace('#include "formulas.h"\n', formulas)
+def source(fused: bool = False) -> str:
+    """step.cu, and where they are fused also fused.cu and wide.cu, in one: CuPy's cache of compiled
+    code would not notice a change in an included file."""
+    names = ("formulas.h", "step.cu", *(("fused.cu", "wide.cu") if fused else ()))
+    return "\n".join((KERNELS / name).read_text() for name in names)
 
 
 @cache
-def module(dtype: str) -> Any:
-    """step.cu for real = float or double, compiled for CuPy's current device when it is used."""
+def module(dtype: str, fused: bool) -> Any:
+    """The kernels for real = float or double, compiled for CuPy's current device when used."""
     import cupy
 
     real = {"float32": "float", "float64": "double"}[dtype]
-    return cupy.RawModule(code=source(), options=(*OPTIONS, f"-DREAL={real}"))
+    return cupy.RawModule(code=source(fused), options=(*OPTIONS, f"-DREAL={real}"))
 
 
 @cache
-def kernel(dtype: str, name: str) -> Any:
-    """One of step.cu's kernels, which CuPy would make anew each time it is asked for."""
-    return module(dtype).get_function(name)
+def kernel(dtype: str, name: str, fused: bool = False) -> Any:
+    """One of the kernels, which CuPy would make anew each time it is asked for."""
+    return module(dtype, fused).get_function(name)
 
 
 @contextmanager
@@ -56,12 +56,14 @@ def uncollected() -> Iterator[None]:
 
 
 class CudaDevice:
-    """Kernels and products of one dtype, recorded as graphs, which run on CuPy's current stream."""
+    """Kernels and products of one dtype, recorded as graphs, which run on CuPy's current stream.
+    fused: with the kernels of fused.cu and wide.cu among them."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, fused: bool = False) -> None:
         import cupy
 
-        self.xp, self.dtype = cupy, dtype
+        self.xp, self.dtype, self.fused = cupy, dtype, fused
+        self.processors = cupy.cuda.Device().attributes["MultiProcessorCount"]
         # Where work is recorded; CuPy allows none on its default stream.
         self.stream = cupy.cuda.Stream(non_blocking=True)
         workspace = cupy.empty(WORKSPACE, cupy.uint8)
@@ -83,15 +85,17 @@ class CudaDevice:
         else:
             target.set(source, self.xp.cuda.get_current_stream())  # without waiting
 
-    def launch(self, name: str, work: int | tuple[int, int, int], *arguments: Any) -> None:
-        function = kernel(self.dtype, name)
+    def launch(
+        self, name: str, work: int | tuple[int, int, int], *arguments: Any, shared: int = 0
+    ) -> None:
+        function = kernel(self.dtype, name, self.fused)
         if self.rehearsing:
-            function.attributes  # noqa: B018 - loads it
+            function.max_dynamic_shared_size_bytes = shared  # loads it
             return
         if isinstance(work, int):
             work = min(-(-work // THREADS), BLOCKS), THREADS, 1
         blocks, width, height = work
-        function((blocks,), (width, height), arguments)
+        function((blocks,), (width, height), arguments, shared_mem=shared)
 
     def gemm(
         self, alpha: Array, a: Array, a_t: bool, b: Array, b_t: bool, beta: Array, c: Array

@@ -1,8 +1,7 @@
 // The kernels of a captured training step, and of the eager ops that work on rows. REAL is float or
 // double. Matrices have contiguous rows; n: images in the batch; every result depends on the
 // arguments alone, not on the order in which threads run. Elements are counted in 32 bits, up to
-// captured.py's LARGEST; only offsets into the images may be larger.
-#include "formulas.h"
+// captured.py's LARGEST; only offsets into the images may be larger. After formulas.h.
 
 typedef REAL real;
 

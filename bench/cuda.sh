@@ -77,7 +77,7 @@ cuda 80 parity "$@"
 cuda 60 checks "$@"
 cuda 20 ceilings "$@"
 cuda 90 rates --seconds 0.3 --rounds 5 "$@"
-# A process each: PyTorch and JAX in one have ended it.
+# A process each: what one library does to the device is not the other's loss.
 cuda 100 torch --seconds 0.25 --rounds 3 "$@"
 cuda 110 jax --seconds 0.25 --rounds 3 "$@"
 if "$PYTHON" -c "import pytest" 2>/dev/null; then

@@ -37,7 +37,7 @@ KERNEL = re.compile(
     r'extern "C" __global__ (?:__launch_bounds__\(.*?\) )?void (\w+)\((.*?)\) \{(.*?)\n\}', re.S
 )
 # Device functions in which threads meet.
-MEET = ("__syncthreads", "softmax_parts", "product_of_chunk", "input_gradient", "update_layer")
+MEET = ("__syncthreads", "softmax_parts", "product_of_chunk", "update_weights_of", "loss_of_scores")
 
 
 @cache

@@ -70,7 +70,7 @@ static void run_block(unsigned width, unsigned height) {
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
-#define DYNAMIC_SHARED(name) alignas(16) static float name[1 << 15]
+#define DYNAMIC_SHARED(name) alignas(16) static float name[1 << 16]
 using std::fma, std::min;
 #define __syncthreads() wait(everyone)
 
@@ -87,7 +87,7 @@ T __shfl_xor_sync(unsigned, T value, int other) {
     return found;
 }
 
-// wide.cu's words: copies are done at once; a prefetch is a reading.
+// wide.cu's words: copies are done at once.
 inline void copy_four(float *to, const float *from, bool inside) {
     for (int i = 0; i < 4; i++) to[i] = inside ? from[i] : 0;
 }
@@ -96,8 +96,6 @@ inline void end_copy() {}
 
 template <int>
 void copied() {}
-
-inline void prefetch(const float *a) { (void)*(const volatile float *)a; }
 
 inline unsigned __float_as_uint(float x) {
     unsigned bits;

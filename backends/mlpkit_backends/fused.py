@@ -1,7 +1,7 @@
 """A captured step in float32 that has its own products, fused with what comes before and after.
 
-A layer is one kernel forward and one backward, which updates the layer above it meanwhile, where
-`captured` has up to eight. Products of wide matrices run on the tensor cores, as accurate as
+A layer is one kernel forward and one backward, and one more updates all of them, where `captured`
+has up to eight a layer. Products of wide matrices run on the tensor cores, nearly as accurate as
 float32's own (kernels/wide.cu).
 """
 
@@ -17,13 +17,14 @@ from .plan import Block, Program
 
 # What kernels/fused.cu and wide.cu have in their blocks: outputs, and parts of the inner sum.
 ROWS, COLUMNS, CHUNK, SQUARE = 8, 32, 128, 32
-HIGH, WIDE, DEEP, BATCH, STAGES, PADDING = 64, 128, 32, 64, 3, 4
+HIGH, WIDE, DEEP, STAGES, BATCH = 64, 128, 32, 3, 64
 THREADS, WIDE_THREADS = 256, 128
+LAYER_WORDS = 11
 FLOAT = 4  # bytes
-SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + PADDING) + DEEP * (WIDE + PADDING))
-UPDATE_SHARED = FLOAT * BATCH * (HIGH + PADDING + WIDE + PADDING)
+SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + 4) + DEEP * (WIDE + 4))
+UPDATE_SHARED = FLOAT * BATCH * (HIGH + 4 + WIDE + 4)
 WIDE_FROM = 1 << 25  # multiplications of a product, from which on it is one of wide matrices
-LOSS_UP_TO = 1 << 14  # scores that one block of the loss takes from their sums
+LOSS_UP_TO = 1 << 13  # scores that one block of the loss takes from their sums
 BATCHES = 64 << 20  # bytes of batches that are gathered at once
 
 
@@ -65,6 +66,22 @@ class FusedStep(CapturedStep):
         self.x = self.device.empty((self.together, n, inputs), self.plan.dtype)
         sizes = [self.splits(block)[0] * n * block.w.shape[1] for block in blocks]
         self.sums = self.device.empty((max(sizes),), self.plan.dtype)
+        self.narrow = [i for i, block in enumerate(blocks) if not is_wide(block, n)]
+        rows = [self.layer(i) for i in self.narrow]
+        self.update_blocks = sum(row[-1] for row in rows)
+        self.layers = self.device.empty((max(len(rows), 1), LAYER_WORDS), "uint64")
+        self.device.fill(
+            self.layers[: len(rows)], np.array(rows, np.uint64).reshape(-1, LAYER_WORDS)
+        )
+
+    def layer(self, i: int) -> tuple[int, ...]:
+        """Block i's row for update_layers; the first block's input is 0, as it is another one in
+        each step."""
+        block, address = self.program.blocks[i], self.device.address
+        w, b = block.with_states()
+        x = address(self.h[i - 1]) if i else 0
+        blocks = blocks_of(block.w.shape, SQUARE, SQUARE) + -(-block.w.shape[1] // THREADS)
+        return (x, *map(address, (self.d[i], *w, *b)), *block.w.shape, blocks)
 
     def owned(self) -> list[Array]:
         own = [self.x, *self.z, *self.h, *self.d, self.sums, self.losses]
@@ -94,34 +111,13 @@ class FusedStep(CapturedStep):
         for i in range(last):
             self.forward(i, k)
         self.loss(last, k)
-        waiting: list[int] = []  # layers whose weights no gradient needs any more
         for i in range(last, 0, -1):
-            self.input_gradient(i, k, waiting)
-            waiting = self.unless_wide(i, k)
-        waiting += self.unless_wide(0, k)
-        if waiting:
-            first, *other = [self.parameters(i, k) for i in waiting]
-            # Another's part is empty where there is none.
-            blocks, arguments = zip(first, *(other or [(0, first[1])]), strict=True)
-            n, rule, table = self.rule(k)
-            self.launch(
-                "update_layers",
-                sum(blocks),
-                np.int32(blocks[0]),
-                *arguments[0],
-                *arguments[1],
-                n,
-                rule,
-                table,
-            )
+            self.input_gradient(i, k)
+        self.update_all(k)
 
     def launch(self, name: str, blocks: int, *arguments: Any) -> None:
         """Run a kernel of fused.cu in so many blocks."""
         self.device.launch(name, (blocks, THREADS, 1), *arguments)
-
-    def rule(self, k: int) -> tuple[Any, ...]:
-        """What updates take of step k beside arrays."""
-        return np.int32(self.plan.batch_size), np.int32(self.update), self.table[k]
 
     def input(self, i: int, k: int = 0) -> Array:
         return self.h[i - 1] if i else self.x[k % self.together]
@@ -167,15 +163,19 @@ class FusedStep(CapturedStep):
         factor = self.real(1.0 / n if self.program.average else 1.0)
         labels, threads = (self.labels, self.order[k], factor), 32 * min(int(n), 32)
         found = (self.d[i], self.losses[k : k + 1], n, classes)
-        if self.z[i].size <= LOSS_UP_TO:
-            self.products(i, k)
-            scores = (self.sums, np.int32(self.splits(block)[0]), block.b, self.z[i], self.h[i])
-            arguments = (*scores, *labels, *found, *self.settings(i, k))
-            self.device.launch("loss_of_sums", (1, threads, 1), *arguments)
-        else:
+        splits, _ = self.splits(block)
+        outputs = (block.b, self.z[i], self.h[i], *labels, *found, *self.settings(i, k))
+        if self.z[i].size > LOSS_UP_TO or n > 1024:
             self.forward(i, k)
             self.device.launch("loss_and_gradient", (1, threads, 1), self.h[i], *labels, *found)
             self.backward_elements(i, k)
+        elif splits == 1 and classes <= 32 and not is_wide(block, int(n)):
+            layer = (self.input(i, k), block.w, self.shape(i)[0])
+            self.device.launch("loss_of_products", (1, threads, 1), *layer, *outputs)
+        else:
+            self.products(i, k)
+            sums = (self.sums, np.int32(splits))
+            self.device.launch("loss_of_sums", (1, threads, 1), *sums, *outputs)
 
     def backward_elements(self, i: int, k: int) -> None:
         """Launch the gradient of block i's z from that of its h."""
@@ -183,41 +183,30 @@ class FusedStep(CapturedStep):
         arguments = (self.d[i], self.z[i], np.int32(size), *self.settings(i, k))
         self.device.launch("backward_elements", size, *arguments)
 
-    def input_gradient(self, i: int, k: int, waiting: list[int]) -> None:
-        """Launch the gradient of the z that block i has its input from, and the update of a layer
-        that waits for it."""
-        block, n = self.program.blocks[i], self.plan.batch_size
+    def input_gradient(self, i: int, k: int) -> None:
+        """Launch the gradient of the z that block i has its input from."""
+        block, n, d = self.program.blocks[i], self.plan.batch_size, self.d[i]
         inner, width = self.shape(i)
-        d, before = self.d[i], self.d[i - 1]
-        blocks, update = self.parameters(waiting[0], k) if waiting else (0, None)
         if is_wide(block, n):
-            self.product(d, False, block.w, True, before)
+            self.product(d, False, block.w, True, self.d[i - 1])
             self.backward_elements(i - 1, k)
-            if update is None:
-                return
-            own = 0
-        else:
-            own = blocks_of((n, inner), ROWS, COLUMNS)
-        update = update or self.parameters(i, k)[1]
-        gradient = (d, block.w, self.z[i - 1], before, inner, width, *self.settings(i - 1, k))
-        arguments = (np.int32(own), *gradient, *update, *self.rule(k))
-        self.launch("backward_layer", own + blocks, *arguments)
+            return
+        arguments = (d, block.w, self.z[i - 1], self.d[i - 1], np.int32(n), inner, width)
+        blocks = blocks_of((n, block.w.shape[0]), ROWS, COLUMNS)
+        self.launch("input_gradient", blocks, *arguments, *self.settings(i - 1, k))
 
-    def parameters(self, i: int, k: int) -> tuple[int, tuple[Any, ...]]:
-        """The blocks that update layer i, and their arguments."""
-        block = self.program.blocks[i]
-        w, b = block.with_states()
-        arguments = (self.input(i, k), self.d[i], *w, *b, *self.shape(i))
-        return blocks_of(block.w.shape, SQUARE, SQUARE), arguments
-
-    def unless_wide(self, i: int, k: int) -> list[int]:
-        """Launch the update of layer i if it is a wide one's; else the layer waits for its own."""
-        block = self.program.blocks[i]
-        if not is_wide(block, self.plan.batch_size):
-            return [i]
-        x, d, *arrays, inner, width = self.parameters(i, k)[1]
-        n, rule, table = self.rule(k)
-        work = (blocks_of(block.w.shape, HIGH, WIDE), WIDE_THREADS, 1)
-        arguments = (x, d, *arrays, n, inner, width, rule, table)
-        self.device.launch("wide_update", work, *arguments, shared=UPDATE_SHARED)
-        return []
+    def update_all(self, k: int) -> None:
+        """Launch the updates, when no gradient needs the weights any more."""
+        n, update = np.int32(self.plan.batch_size), np.int32(self.update)
+        for i, block in enumerate(self.program.blocks):
+            if i in self.narrow:
+                continue
+            w, b = block.with_states()
+            blocks = -(-block.w.shape[1] // WIDE_THREADS) + blocks_of(block.w.shape, HIGH, WIDE)
+            arguments = (self.input(i, k), self.d[i], *w, *b, n, *self.shape(i), update)
+            work = (blocks, WIDE_THREADS, 1)
+            self.device.launch("wide_update", work, *arguments, self.table[k], shared=UPDATE_SHARED)
+        if self.narrow:
+            batch = self.input(0, k)
+            arguments = (self.layers, batch, n, update, self.table[k])
+            self.launch("update_layers", self.update_blocks, *arguments)

@@ -6,6 +6,7 @@
 const int ROWS = 8, COLUMNS = 32;  // of a block's outputs: a row a warp
 const int CHUNK = 128;  // of the inner sum, brought to shared memory at once
 const int BATCH = 64;  // examples, of an update's inner sum
+const int SCORES = 8192;  // that one block takes the loss of
 
 // What an activation's kernel takes, as forward_elements.
 struct Activation {
@@ -59,15 +60,15 @@ __device__ real product_of_chunk(
     }
     __syncthreads();
     Four sum = {};
-#pragma unroll
-    for (int k = 0; k < CHUNK / 4; k++)
+#pragma unroll 8
+    for (int k = 0; k < (min(CHUNK, inner - first) + 3) / 4; k++)
         for (int j = 0; j < 4; j++)
             sum.at[j] = fma(xs[at.warp][k].at[j], ws[4 * k + j][at.lane], sum.at[j]);
     return (sum.at[0] + sum.at[1]) + (sum.at[2] + sum.at[3]);
 }
 
 // sums (splits, n, width): x (n, inner) times w, of a CHUNK of the inner sum each.
-extern "C" __global__ void product_sums(
+extern "C" __global__ __launch_bounds__(256, 4) void product_sums(
     const real *x, const real *w, real *sums, int n, int inner, int width, int splits
 ) {
     int blocks = gridDim.x / splits, split = blockIdx.x / blocks;
@@ -77,7 +78,7 @@ extern "C" __global__ void product_sums(
 }
 
 // z (n, width) <- x (n, inner) times w, plus bias; h <- its activation. inner: at most CHUNK.
-extern "C" __global__ void forward_layer(
+extern "C" __global__ __launch_bounds__(256, 4) void forward_layer(
     const real *x, const real *w, const real *bias, real *z, real *h, int n, int inner, int width,
     int op, real alpha, real scale, double keep_prob, const word *key, long long k
 ) {
@@ -111,42 +112,110 @@ extern "C" __global__ void forward_sums(
     }
 }
 
-// The last layer from the splits' sums, *loss, and d (n, classes), the loss's gradient by z. One
-// block, a warp a row at a time.
+// A warp's number, summed over its lanes.
+__device__ real sum_of_lanes(real x) {
+    for (int other = 16; other > 0; other /= 2) x += __shfl_xor_sync(0xFFFFFFFF, x, other);
+    return x;
+}
+
+// What the losses' kernels share: the scores of a batch in one block, a warp a row at a time.
+struct Batch {
+    const long long *labels, *order;
+    real factor, *d, *loss;
+    int n, classes;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+};
+
+__shared__ real scores[SCORES];  // a block's h
+__shared__ int label_of[1024];
+
+__device__ void fetch_labels(const Batch &batch) {
+    for (int i = threadIdx.x; i < batch.n; i += blockDim.x)
+        label_of[i] = batch.labels[batch.order[i]];
+}
+
+// A score and what is kept of it: z and its activation h.
+__device__ void keep_score(const Activation &activation, real *z, real *h, int i, real sum) {
+    z[i] = sum;
+    h[i] = scores[i] = activation.forward(sum, i);
+}
+
+// *loss, and d (n, classes), the loss's gradient by z.
+__device__ void loss_of_scores(
+    const Batch &batch, const Activation &activation, const real *z
+) {
+    __shared__ real losses[32];
+    __syncthreads();
+    real sum = 0;
+    for (int row = batch.warp; row < batch.n; row += batch.warps) {
+        const real *s = scores + row * batch.classes;
+        int label = label_of[row];
+        real largest, total;
+        softmax_parts(s, batch.classes, &largest, &total);
+        sum += cross_entropy(s[label], largest, total);
+        for (int c = batch.lane; c < batch.classes; c += 32) {
+            int i = row * batch.classes + c;
+            real dy = batch.factor * cross_entropy_backward(s[c], largest, total, c == label);
+            batch.d[i] = activation.backward(dy, z[i], i);
+        }
+    }
+    if (batch.lane == 0) losses[batch.warp] = sum;
+    __syncthreads();
+    if (batch.warp > 0) return;
+    sum = sum_of_lanes(batch.lane < batch.warps ? losses[batch.lane] : real(0));
+    if (batch.lane == 0) *batch.loss = batch.factor * sum;
+}
+
+// The last layer from the splits' sums, and its loss. One block; n times classes is at most SCORES,
+// and n 1024.
 extern "C" __global__ void loss_of_sums(
     const real *sums, int splits, const real *bias, real *z, real *h, const long long *labels,
     const long long *order, real factor, real *d, real *loss, int n, int classes, int op,
     real alpha, real scale, double keep_prob, const word *key, long long k
 ) {
     Activation activation = {op, alpha, scale, keep_prob, key, k};
-    __shared__ real losses[32];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    Batch batch = {labels, order, factor, d, loss, n, classes};
+    fetch_labels(batch);
     int count = n * classes;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         real sum = sum_of_splits(sums, splits, count, i) + bias[i % classes];
-        z[i] = sum;
-        h[i] = activation.forward(sum, i);
+        keep_score(activation, z, h, i, sum);
     }
-    __syncthreads();
-    real sum = 0;
-    for (int row = warp; row < n; row += warps) {
-        const real *s = h + row * classes;
-        long long label = labels[order[row]];
-        real largest, total;
-        softmax_parts(s, classes, &largest, &total);
-        sum += cross_entropy(s[label], largest, total);
-        for (int c = lane; c < classes; c += 32) {
-            int i = row * classes + c;
-            real dy = factor * cross_entropy_backward(s[c], largest, total, c == label);
-            d[i] = activation.backward(dy, z[i], i);
+    loss_of_scores(batch, activation, z);
+}
+
+// The same from the last layer's input x (n, inner): a row's products in the lanes of its warp.
+// inner is at most CHUNK, classes 32.
+extern "C" __global__ void loss_of_products(
+    const real *x, const real *w, int inner, const real *bias, real *z, real *h,
+    const long long *labels, const long long *order, real factor, real *d, real *loss, int n,
+    int classes, int op, real alpha, real scale, double keep_prob, const word *key, long long k
+) {
+    Activation activation = {op, alpha, scale, keep_prob, key, k};
+    Batch batch = {labels, order, factor, d, loss, n, classes};
+    fetch_labels(batch);
+    for (int row = batch.warp; row < n; row += batch.warps) {
+        real own = 0, xs[CHUNK / 32];
+        for (int part = 0; part < CHUNK / 32; part++) {
+            int at = batch.lane + 32 * part;
+            xs[part] = at < inner ? x[row * inner + at] : real(0);
         }
+#pragma unroll 5
+        for (int c = 0; c < classes; c++) {
+            real sum = 0;
+            for (int part = 0; part < CHUNK / 32; part++) {
+                int at = batch.lane + 32 * part;
+                sum = fma(xs[part], at < inner ? w[at * classes + c] : real(0), sum);
+            }
+            sum = sum_of_lanes(sum);
+            if (batch.lane == c) own = sum;
+        }
+        if (batch.lane < classes)
+            keep_score(
+                activation, z, h, row * classes + batch.lane, own + bias[batch.lane]
+            );
     }
-    if (lane == 0) losses[warp] = sum;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int other = 1; other < warps; other++) sum += losses[other];
-        *loss = factor * sum;
-    }
+    loss_of_scores(batch, activation, z);
 }
 
 // d (count,) <- the gradient of z from that of h.
@@ -158,39 +227,41 @@ extern "C" __global__ void backward_elements(
     EACH(i, count) d[i] = activation.backward(d[i], z[i], i);
 }
 
-// A block of before (n, inner) <- d (n, width) times w's transpose, and through the activation that
-// made the layer's input of z (n, inner).
-__device__ void input_gradient(
-    int block, const real *d, const real *w, const real *z, real *before, int n, int inner,
-    int width, const Activation &activation
+// before (n, inner) <- d (n, width) times w's transpose, and through the activation that made the
+// layer's input of z (n, inner).
+extern "C" __global__ __launch_bounds__(256, 4) void input_gradient(
+    const real *d, const real *w, const real *z, real *before, int n, int inner, int width, int op,
+    real alpha, real scale, double keep_prob, const word *key, long long k
 ) {
+    Activation activation = {op, alpha, scale, keep_prob, key, k};
     __shared__ Four ds[ROWS][CHUNK / 4];
     __shared__ Four ws[COLUMNS][CHUNK / 4 + 1];  // a Four more: columns in other banks
-    Output at(block, inner);
-    int first_column = at.column - at.lane;
-    int i = at.row * inner + at.column;
+    Output at(blockIdx.x, inner);
+    int first_column = at.column - at.lane, i = at.row * inner + at.column;
     bool inside = at.row < n && at.column < inner;
     real input = inside ? z[i] : real(0);
     Four sum = {};
     for (int first = 0; first < width; first += CHUNK) {
         if (first > 0) __syncthreads();
+        int many = min(CHUNK, width - first);
 #pragma unroll
         for (int part = 0; part < CHUNK / 32; part++) {
-            int k = at.lane + 32 * part;
-            bool more = first + k < width;
-            real dy = more && at.row < n ? d[at.row * width + first + k] : real(0);
-            ds[at.warp][k / 4].at[k % 4] = dy;
+            if (32 * part >= many) break;
+            int place = at.lane + 32 * part;
+            bool more = place < many;
+            real dy = more && at.row < n ? d[at.row * width + first + place] : real(0);
+            ds[at.warp][place / 4].at[place % 4] = dy;
 #pragma unroll
             for (int column = at.warp; column < COLUMNS; column += ROWS) {
                 bool there = more && first_column + column < inner;
-                real weight = there ? w[(first_column + column) * width + first + k] : real(0);
-                ws[column][k / 4].at[k % 4] = weight;
+                ws[column][place / 4].at[place % 4] =
+                    there ? w[(first_column + column) * width + first + place] : real(0);
             }
         }
         __syncthreads();
-#pragma unroll
-        for (int k = 0; k < CHUNK / 4; k++) {
-            Four a = ds[at.warp][k], b = ws[at.lane][k];
+#pragma unroll 8
+        for (int four = 0; four < (many + 3) / 4; four++) {
+            Four a = ds[at.warp][four], b = ws[at.lane][four];
             for (int j = 0; j < 4; j++) sum.at[j] = fma(a.at[j], b.at[j], sum.at[j]);
         }
     }
@@ -198,13 +269,8 @@ __device__ void input_gradient(
     if (inside) before[i] = activation.backward(dx, input, i);
 }
 
-// A layer's parameters and their state; what a rule has no use for is w or bias itself, and neither
-// read nor written.
-struct Parameters {
-    real *w, *m, *v, *bias, *bias_m, *bias_v;
-};
-
-// p and its state at i <- updated by the gradient g, from what was read of them before.
+// A parameter and its state at i <- updated by the gradient g, from what was read of them before.
+// What a rule has no use for is the parameter itself, and neither read nor written.
 __device__ void store_updated(
     int rule, const double *settings, real *w, real *m, real *v, int i, real p, real first,
     real second, real g
@@ -215,104 +281,87 @@ __device__ void store_updated(
     if (rule == ADAM) v[i] = second;
 }
 
-// bias's column, updated.
+// bias's column and its state, updated by the sum of d's (n, width).
 __device__ void update_bias(
-    int rule, const double *settings, const Parameters &of, int column, real g
+    int rule, const double *settings, real *bias, real *m, real *v, const real *d, int n,
+    int width, int column
 ) {
-    real first = rule != SGD ? of.bias_m[column] : real(0);
-    real second = rule == ADAM ? of.bias_v[column] : real(0);
-    real p = of.bias[column];
-    store_updated(rule, settings, of.bias, of.bias_m, of.bias_v, column, p, first, second, g);
+    real p = bias[column], g = 0;
+    real first = rule != SGD ? m[column] : real(0), second = rule == ADAM ? v[column] : real(0);
+#pragma unroll 16
+    for (int k = 0; k < n; k++) g += d[k * width + column];
+    store_updated(rule, settings, bias, m, v, column, p, first, second, g);
 }
 
-// A block of 32 by 32 weights, updated by x (n, inner) transposed times d (n, width); the first rows'
-// blocks update bias, too.
-__device__ void update_layer(
-    int block, const real *x, const real *d, const Parameters &of, int n, int inner, int width,
-    int rule, const double *row
+// 32 by 32 weights, of a matrix's block number `block`, updated by x (n, inner) transposed times
+// d (n, width).
+__device__ void update_weights_of(
+    int rule, const double *settings, real *w, real *m, real *v, const real *x, const real *d,
+    int n, int inner, int width, int block
 ) {
     __shared__ Four xs[BATCH][8];
     __shared__ real ds[BATCH][COLUMNS];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int across = (width + COLUMNS - 1) / COLUMNS;
     int first_row = block / across * 32, column = block % across * COLUMNS + lane;
-    double settings[6];
-    for (int j = 0; j < 6; j++) settings[j] = row[j];
     Four p = {}, first = {}, second = {}, g = {};
 #pragma unroll
     for (int j = 0; j < 4; j++) {  // read before it is needed
         int i = (first_row + 4 * warp + j) * width + column;
         if (first_row + 4 * warp + j >= inner || column >= width) continue;
-        p.at[j] = of.w[i];
-        if (rule != SGD) first.at[j] = of.m[i];
-        if (rule == ADAM) second.at[j] = of.v[i];
+        p.at[j] = w[i];
+        if (rule != SGD) first.at[j] = m[i];
+        if (rule == ADAM) second.at[j] = v[i];
     }
-    real bias = 0;
     for (int example = 0; example < n; example += BATCH) {
         if (example > 0) __syncthreads();
+        int many = min(BATCH, n - example);
 #pragma unroll
-        for (int i = 0; i < BATCH / ROWS; i++) {
-            int k = warp + ROWS * i;
-            bool more = example + k < n, there = more && first_row + lane < inner;
+        for (int part = 0; part < BATCH / ROWS; part++) {
+            int k = warp + ROWS * part;
+            bool there = k < many && first_row + lane < inner;
             xs[k][lane / 4].at[lane % 4] =
                 there ? x[(example + k) * inner + first_row + lane] : real(0);
-            ds[k][lane] = more && column < width ? d[(example + k) * width + column] : real(0);
+            there = k < many && column < width;
+            ds[k][lane] = there ? d[(example + k) * width + column] : real(0);
         }
         __syncthreads();
 #pragma unroll 8
-        for (int k = 0; k < min(BATCH, n - example); k++)
-            for (int j = 0; j < 4; j++)
-                g.at[j] = fma(xs[k][warp].at[j], ds[k][lane], g.at[j]);
-        if (first_row == 0 && warp == 0)
-            for (int k = 0; k < min(BATCH, n - example); k++) bias += ds[k][lane];
+        for (int k = 0; k < many; k++)
+            for (int j = 0; j < 4; j++) g.at[j] = fma(xs[k][warp].at[j], ds[k][lane], g.at[j]);
     }
-    if (column >= width) return;
+#pragma unroll
     for (int j = 0; j < 4; j++) {
         int i = (first_row + 4 * warp + j) * width + column;
-        if (first_row + 4 * warp + j >= inner) continue;
-        store_updated(
-            rule, settings, of.w, of.m, of.v, i, p.at[j], first.at[j], second.at[j], g.at[j]
-        );
+        if (first_row + 4 * warp + j >= inner || column >= width) continue;
+        store_updated(rule, settings, w, m, v, i, p.at[j], first.at[j], second.at[j], g.at[j]);
     }
-    if (first_row == 0 && warp == 0) update_bias(rule, settings, of, column, bias);
 }
 
-// The gradient of a layer's input, and in the blocks from `blocks` on the update of the layer after
-// it, whose weights nothing needs any more.
-extern "C" __global__ void backward_layer(
-    int blocks, const real *d, const real *w, const real *z, real *before, int inner, int width,
-    int op, real alpha, real scale, double keep_prob, const word *key, long long k,
-    const real *next_x, const real *next_d, real *next_w, real *m, real *v, real *bias,
-    real *bias_m, real *bias_v, int next_inner, int next_width, int n, int rule, const double *row
-) {
-    int block = blockIdx.x;
-    if (block < blocks)
-        input_gradient(
-            block, d, w, z, before, n, inner, width, {op, alpha, scale, keep_prob, key, k}
-        );
-    else
-        update_layer(
-            block - blocks, next_x, next_d, {next_w, m, v, bias, bias_m, bias_v}, n, next_inner,
-            next_width, rule, row
-        );
-}
+// Layers as rows of words: where the input x (0: in `batch`), d, w, bias and their states lie, the
+// widths, and how many blocks update the layer, the last ones of them its bias.
+enum { X, D, W, W_M, W_V, BIAS, BIAS_M, BIAS_V, INNER, WIDTH, BLOCKS, WORDS };
 
-// Two layers' updates: the first's in so many blocks, then the other's.
-extern "C" __global__ void update_layers(
-    int blocks, const real *x, const real *d, real *w, real *m, real *v, real *bias, real *bias_m,
-    real *bias_v, int inner, int width, const real *other_x, const real *other_d, real *other_w,
-    real *other_m, real *other_v, real *other_bias, real *other_bias_m, real *other_bias_v,
-    int other_inner, int other_width, int n, int rule, const double *row
+// All parameters of the layers, updated.
+extern "C" __global__ __launch_bounds__(256, 4) void update_layers(
+    const word *layers, const real *batch, int n, int rule, const double *row
 ) {
     int block = blockIdx.x;
-    if (block < blocks)
-        update_layer(
-            block, x, d, {w, m, v, bias, bias_m, bias_v}, n, inner, width, rule, row
-        );
-    else
-        update_layer(
-            block - blocks, other_x, other_d,
-            {other_w, other_m, other_v, other_bias, other_bias_m, other_bias_v}, n, other_inner,
-            other_width, rule, row
-        );
+    for (; block >= int(layers[BLOCKS]); layers += WORDS) block -= int(layers[BLOCKS]);
+    double settings[6];
+    for (int j = 0; j < 6; j++) settings[j] = row[j];
+    int inner = layers[INNER], width = layers[WIDTH];
+    const real *x = layers[X] ? (const real *)layers[X] : batch, *d = (const real *)layers[D];
+    int of_bias = block - (int(layers[BLOCKS]) - (width + 255) / 256);
+    if (of_bias >= 0) {
+        int column = 256 * of_bias + threadIdx.x;
+        real *bias = (real *)layers[BIAS], *m = (real *)layers[BIAS_M];
+        if (column < width)
+            update_bias(rule, settings, bias, m, (real *)layers[BIAS_V], d, n, width, column);
+        return;
+    }
+    update_weights_of(
+        rule, settings, (real *)layers[W], (real *)layers[W_M], (real *)layers[W_V], x, d, n, inner,
+        width, block
+    );
 }

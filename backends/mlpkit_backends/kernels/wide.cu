@@ -1,10 +1,12 @@
-// Products of wide matrices on the tensor cores, in float32. After fused.cu, with real = float. A number is the sum of two TF32 numbers, the
-// nearest and the rest, and a product the sum of three of theirs, added in float32 (3xTF32): errors
-// of 2^-22, as small as those of float32's own sums. Widths are multiples of 4, matrices aligned to
-// 16 bytes. A block has 4 warps and 64 by 128 outputs, a warp 32 by 64; see PTX's mma.m16n8k8.
+// Products of wide matrices on the tensor cores, in float32. After fused.cu, with real = float. A
+// number is the sum of two TF32 numbers, the nearest and the rest, and a product the sum of three of
+// theirs, added in float32 (3xTF32): errors of some 2e-6 of a sum, where TF32 alone has 3e-4. Widths
+// are multiples of 4, matrices aligned to 16 bytes. A block has 4 warps and 64 by 128 outputs, a
+// warp 32 by 64; see PTX's mma.m16n8k8.
 
 const int HIGH = 64, WIDE = 128, DEEP = 32;  // of a block: outputs, and inner sum at once
 const int STAGES = 3;  // of DEEP, two on the way while one is multiplied
+const int AT_ONCE = 4;  // a lane's fours of weights on their way to their update
 // Rows in shared memory, a Four longer: neighbours in other banks.
 const int DEEP_ROW = DEEP + 4, HIGH_ROW = HIGH + 4, WIDE_ROW = WIDE + 4;
 
@@ -34,10 +36,6 @@ __device__ __forceinline__ void end_copy() { asm volatile("cp.async.commit_group
 template <int but>
 __device__ __forceinline__ void copied() {
     asm volatile("cp.async.wait_group %0;" ::"n"(but) : "memory");
-}
-
-__device__ __forceinline__ void prefetch(const float *a) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(a));
 }
 #endif
 
@@ -162,40 +160,26 @@ extern "C" __global__ __launch_bounds__(128, 2) void wide_sums(
     }
 }
 
-// Four weights and their state, updated by their gradients.
-__device__ __forceinline__ void update_four(
-    int rule, const double *settings, real *w, real *m, real *v, const Four &g
-) {
-    Four p = *(Four *)w, first = {}, second = {};
-    if (rule != SGD) first = *(Four *)m;
-    if (rule == ADAM) second = *(Four *)v;
-    for (int j = 0; j < 4; j++)
-        update_one(rule, settings, p.at[j], g.at[j], &first.at[j], &second.at[j]);
-    if (rule != SGD) *(Four *)m = first;
-    if (rule == ADAM) *(Four *)v = second;
-    *(Four *)w = p;
-}
-
-// update_layer of wide matrices.
+// update_layers of one whose weights are wide, its bias in the first blocks.
 extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
     const real *x, const real *d, real *w, real *m, real *v, real *bias, real *bias_m,
     real *bias_v, int n, int inner, int width, int rule, const double *row
 ) {
     DYNAMIC_SHARED(memory);
     float *xs = memory, *ds = memory + BATCH * HIGH_ROW;
-    int across = (width + WIDE - 1) / WIDE;
-    int first_row = blockIdx.x / across * HIGH, first_column = blockIdx.x % across * WIDE;
+    double settings[6];
+    for (int j = 0; j < 6; j++) settings[j] = row[j];
+    int across = (width + WIDE - 1) / WIDE, of_bias = (width + 127) / 128;
+    if (int(blockIdx.x) < of_bias) {
+        int column = 128 * blockIdx.x + threadIdx.x;
+        if (column < width)
+            update_bias(rule, settings, bias, bias_m, bias_v, d, n, width, column);
+        return;
+    }
+    int block = blockIdx.x - of_bias;
+    int first_row = block / across * HIGH, first_column = block % across * WIDE;
     Lane lane;
     Sums sum;
-    real bias_sum = 0;
-    // What is to be updated starts on its way from the device's memory.
-    for (int i = threadIdx.x; i < HIGH * WIDE / 32; i += 128) {
-        int y = first_row + i / (WIDE / 32), z = first_column + i % (WIDE / 32) * 32;
-        if (y >= inner || z >= width) continue;
-        prefetch(w + y * width + z);
-        if (rule != SGD) prefetch(m + y * width + z);
-        if (rule == ADAM) prefetch(v + y * width + z);
-    }
     for (int example = 0; example < n; example += BATCH) {
         if (example > 0) __syncthreads();
         bring<BATCH, HIGH>(xs, x, example, first_row, n, inner);
@@ -204,7 +188,7 @@ extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
         copied<0>();
         __syncthreads();
         int many = min(BATCH, n - example);
-#pragma unroll 2
+#pragma unroll 1
         for (int k = lane.member; k < many + lane.member; k += 8) {  // zeros beyond the last
             float a[2][4];
             Four b[2][2];
@@ -221,11 +205,7 @@ extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
             }
             sum.add(a, b);
         }
-        if (first_row == 0)
-            for (int k = 0; k < many; k++) bias_sum += ds[k * WIDE_ROW + threadIdx.x];
     }
-    double settings[6];
-    for (int j = 0; j < 6; j++) settings[j] = row[j];
     // The gradients by way of shared memory: a warp's weights are then whole rows.
     __syncthreads();
 #pragma unroll
@@ -235,15 +215,30 @@ extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
         *(Four *)(memory + y * WIDE_ROW + z) = sum.four(i / 8, i / 4 % 2, i / 2 % 2, i % 2);
     }
     __syncthreads();
-    int z = 4 * (threadIdx.x % 32);
-#pragma unroll 4
-    for (int y = threadIdx.x / 32; y < HIGH; y += 4) {
-        if (first_row + y >= inner || first_column + z >= width) continue;
-        Four g = *(const Four *)(memory + y * WIDE_ROW + z);
+    int z = 4 * (threadIdx.x % 32), end = min(HIGH, inner - first_row);
+    for (int y = threadIdx.x / 32; y < end && first_column + z < width; y += 4 * AT_ONCE) {
+        Four p[AT_ONCE], first[AT_ONCE] = {}, second[AT_ONCE] = {};
         int place = (first_row + y) * width + first_column + z;
-        update_four(rule, settings, w + place, m + place, v + place, g);
+        // All are read before one is written, which might be any of them.
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (y + 4 * i >= end) break;
+            p[i] = *(const Four *)(w + place + 4 * i * width);
+            if (rule != SGD) first[i] = *(const Four *)(m + place + 4 * i * width);
+            if (rule == ADAM) second[i] = *(const Four *)(v + place + 4 * i * width);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (y + 4 * i >= end) break;
+            Four g = *(const Four *)(memory + (y + 4 * i) * WIDE_ROW + z);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                update_one(
+                    rule, settings, p[i].at[j], g.at[j], &first[i].at[j], &second[i].at[j]
+                );
+            *(Four *)(w + place + 4 * i * width) = p[i];
+            if (rule != SGD) *(Four *)(m + place + 4 * i * width) = first[i];
+            if (rule == ADAM) *(Four *)(v + place + 4 * i * width) = second[i];
+        }
     }
-    int column = first_column + threadIdx.x;
-    if (first_row == 0 && column < width)
-        update_bias(rule, settings, {w, m, v, bias, bias_m, bias_v}, column, bias_sum);
 }

@@ -33,7 +33,7 @@ def test_the_double_refuses_what_cupy_refuses(backend: Backend) -> None:
     if backend.name in ("numpy", "numba"):
         pytest.skip("NumPy's arrays are on the host already")
     with pytest.raises((TypeError, RuntimeError)):
-        np.exp(backend.asarray([1.0]))
+        np.asarray(backend.asarray([1.0]))
 
 
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

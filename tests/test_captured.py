@@ -47,9 +47,11 @@ OPTIMIZERS = {
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 
 
-def train(make, optimizer: str, dtype: str, eager: bool, epochs: int = 3, **given):
+def train(
+    make, optimizer: str, dtype: str, eager: bool, epochs: int = 3, kind=CapturedStep, **given
+):
     """The history, parameters and optimizer of a training on the double, and its backend."""
-    backend = CapturedBackend()
+    backend = CapturedBackend(kind)
     model = make(backend, dtype)
     rule = OPTIMIZERS[optimizer](model)
     data = {"images": IMAGES, "mean": MEAN} | given

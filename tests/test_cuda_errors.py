@@ -19,9 +19,12 @@ from mlpkit_backends import (
     cuda_find,
 )
 from mlpkit_backends.base import EagerStep
+from mlpkit_backends.captured import CapturedStep
 from mlpkit_backends.cublas import CublasError
 from mlpkit_backends.cuda_find import try_out
+from mlpkit_backends.fused import FusedStep
 from mlpkit_backends.plan import Plan
+from tests.cuda_double import DeviceDouble
 from tests.cuda_fakes import (
     KINDS,
     CompileException,
@@ -179,11 +182,11 @@ def test_the_line_is_for_the_wheel_that_is_there(installed: list[str], line: str
     assert cuda_find.cure(installed) == line
 
 
-def plan_of_a_step() -> Plan:
+def plan_of_a_step(dtype: str = "float64") -> Plan:
     """A small one, with Adam."""
-    model = MLP((12, 4, 3), seed=0, backend="numpy")
+    model = MLP((12, 4, 3), seed=0, dtype=dtype, backend="numpy")
     images = np.zeros((8, 2, 2, 3), np.uint8)
-    split = Batches.of(model.backend, images, np.zeros(8, int), "float64", np.zeros(3))
+    split = Batches.of(model.backend, images, np.zeros(8, int), dtype, np.zeros(3))
     return make_plan(model, CrossEntropy(backend="numpy"), Adam(model, 0.1), split, 4)
 
 
@@ -198,6 +201,40 @@ def test_a_step_that_no_graph_can_be_made_of_runs_op_by_op(
     step = gpu().compile(plan_of_a_step())
     assert isinstance(step, EagerStep)
     assert step.how == "op by op (no graph could be made: not permitted)"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tf32", "capability", "kind", "how"),
+    [
+        ("float32", "0", "120", FusedStep, "as CUDA graphs of fused kernels"),
+        ("float32", "0", "80", FusedStep, "as CUDA graphs of fused kernels"),
+        (
+            "float32",
+            "0",
+            "75",
+            CapturedStep,
+            "cuBLAS's products (the fused kernels are for compute",
+        ),
+        ("float32", "1", "90", CapturedStep, "cuBLAS's products (CUPY_TF32=1 asks for"),
+        (
+            "float64",
+            "0",
+            "90",
+            CapturedStep,
+            "cuBLAS's products (the fused kernels are for float32",
+        ),
+    ],
+)
+def test_which_kernels_a_step_has(
+    dtype: str, tf32: str, capability: str, kind: type, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUPY_TF32", tf32)
+    monkeypatch.setattr(cuda_device, "CudaDevice", lambda dtype, fused=False: DeviceDouble(dtype))
+    backend = gpu()
+    backend.xp.cuda.Device = lambda: types.SimpleNamespace(id=0, compute_capability=capability)
+    step = backend.compile(plan_of_a_step(dtype))
+    assert type(step) is kind
+    assert how in step.how
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("no room"), TypeError("a mistake")])

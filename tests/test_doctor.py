@@ -102,7 +102,7 @@ def test_a_cupy_for_another_makers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "how"),
     [
-        (None, "as CUDA graphs"),
+        (None, "as CUDA graphs of cuBLAS's products (CUPY_TF32=1 asks for products in TF32"),
         (CublasError("cuBLAS can't be loaded (no such file)"), "op by op (cuBLAS can't be loaded"),
         (CUDARuntimeError("cudaErrorStreamCaptureUnsupported: no"), "op by op (cudaErrorStreamCap"),
     ],

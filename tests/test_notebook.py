@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import pytest
 
@@ -110,5 +111,7 @@ def test_cells_run_unchanged(backend: Backend, capsys: pytest.CaptureFixture[str
     finally:
         importlib.reload(mlpkit.notebook)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("(Iteration 1 / 6) loss: 2.3")
+    what, first = lines[0].split(": ")
+    assert what == "(Iteration 1 / 6) loss"
+    assert abs(float(first) - math.log(10)) < 0.05  # small weights give ten classes alike
     assert "Loading Params: fc1_w Shape: (3072, 100)" in lines

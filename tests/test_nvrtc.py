@@ -74,7 +74,7 @@ def test_the_steps_kernels_keep_to_registers(real: str, architecture: str) -> No
     assert frames == [("0", "0")] * code(real).count("__global__")
     # A block of a loss has up to 1024 threads, and its device 65536 registers for them.
     registers = re.findall(r"'loss_\w+'.*?Used (\d+) registers", said, re.S)
-    assert len(registers) == code(real).count("void loss_")
+    assert len(registers) == code(real).count("__global__ void loss_")
     assert all(int(count) * 1024 <= 65536 for count in registers)
 
 

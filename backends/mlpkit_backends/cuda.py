@@ -14,7 +14,7 @@ from .base import Array, Backend, EagerStep, Step
 from .cuda_errors import explain, from_cuda, gib, one_line, out_of_memory
 from .cuda_find import capability, cuda_version, import_cupy, wheels
 from .errors import DeviceError
-from .plan import Plan, Program
+from .plan import Plan
 
 
 def tf32() -> bool:
@@ -81,6 +81,7 @@ class CupyBackend(Backend):
         """How training steps run here."""
         from .captured import CapturedStep
         from .cuda_device import CudaDevice
+        from .fused import FusedStep
 
         try:
             CudaDevice("float32").try_out()
@@ -88,7 +89,8 @@ class CupyBackend(Backend):
             if not from_cuda(error):
                 raise
             return f"op by op ({one_line(error)})"
-        return CapturedStep.how
+        why_not = self._unfused()
+        return f"{CapturedStep.how} ({why_not})" if why_not else FusedStep.how
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -223,7 +225,7 @@ class CupyBackend(Backend):
     def compile(self, plan: Plan) -> Step:
         from .captured import CapturedStep, too_large
         from .cuda_device import CudaDevice
-        from .fused import FusedStep
+        from .fused import FusedStep, unfit
 
         program, why_not = plan.program, plan.misfit()
         if program is None or why_not:
@@ -233,25 +235,24 @@ class CupyBackend(Backend):
         if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
             return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
         try:
-            if not self._unfused(plan, program):
+            why_not = self._unfused() or unfit(plan, program, lambda a: int(a.data.ptr))
+            if not why_not:
                 return FusedStep(plan, program, CudaDevice(plan.dtype, fused=True))
-            return CapturedStep(plan, program, CudaDevice(plan.dtype))
+            step = CapturedStep(plan, program, CudaDevice(plan.dtype))
+            step.how = f"{step.how} ({why_not})"
+            return step
         except Exception as error:
             if not from_cuda(error) or out_of_memory(error):
                 raise
             return EagerStep(self, plan, f"no graph could be made: {one_line(error)}")
 
-    def _unfused(self, plan: Plan, program: Program) -> str:
-        """Why a step has cuBLAS's products, in words; "" where it has the fused kernels."""
-        from .fused import unfit
-
-        if plan.dtype != "float32":
-            return f"the fused kernels are for float32, not {plan.dtype}"
+    def _unfused(self) -> str:
+        """Why no step has the fused kernels here, in words; "" where float32's have."""
         if tf32():
-            return "CUPY_TF32=1 asks for cuBLAS's products in TF32"
+            return "CUPY_TF32=1 asks for products in TF32, which cuBLAS has"
         if int(self.xp.cuda.Device().compute_capability) < 80:
             return "the fused kernels are for compute capability 8.0 and newer"
-        return unfit(program, plan.batch_size, lambda a: a.data.ptr)
+        return ""
 
 
 # Kernels by name: what goes in, what comes out or is changed in place, and the operation.

@@ -7,13 +7,14 @@ float32's own (kernels/wide.cu).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .base import Array
 from .captured import STEPS, CapturedStep
-from .plan import Block, Program
+from .plan import Block, Plan, Program
 
 # What kernels/fused.cu and wide.cu have in their blocks: outputs, and parts of the inner sum.
 ROWS, COLUMNS, CHUNK, SQUARE = 8, 32, 128, 32
@@ -24,7 +25,8 @@ FLOAT = 4  # bytes
 SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + 4) + DEEP * (WIDE + 4))
 UPDATE_SHARED = FLOAT * BATCH * (HIGH + 4 + WIDE + 4)
 WIDE_FROM = 1 << 25  # multiplications of a product, from which on it is one of wide matrices
-LOSS_UP_TO = 1 << 13  # scores that one block of the loss takes from their sums
+SCORES, CLASSES = 1 << 13, 32  # that one block takes the loss of, and of products made there
+LARGEST_BATCH = 1024  # a loss has a thread an example
 BATCHES = 64 << 20  # bytes of batches that are gathered at once
 
 
@@ -40,8 +42,13 @@ def is_wide(block: Block, n: int) -> bool:
     return bool(n * inner * width >= WIDE_FROM)
 
 
-def unfit(program: Program, n: int, address: Any) -> str:
-    """Why this module can't run a step, in words; "" where it can."""
+def unfit(plan: Plan, program: Program, address: Callable[[Array], int]) -> str:
+    """Why this module can't run a step, in words; "" where it can. address: where an array lies."""
+    n = plan.batch_size
+    if plan.dtype != "float32":
+        return f"the fused kernels are for float32, not {plan.dtype}"
+    if n > LARGEST_BATCH:
+        return f"a batch has more than {LARGEST_BATCH} examples"
     for block in program.blocks:
         arrays = (block.w, *block.w_state)
         divisible = all(size % 4 == 0 for size in block.w.shape)
@@ -165,11 +172,11 @@ class FusedStep(CapturedStep):
         found = (self.d[i], self.losses[k : k + 1], n, classes)
         splits, _ = self.splits(block)
         outputs = (block.b, self.z[i], self.h[i], *labels, *found, *self.settings(i, k))
-        if self.z[i].size > LOSS_UP_TO or n > 1024:
+        if self.z[i].size > SCORES:
             self.forward(i, k)
             self.device.launch("loss_and_gradient", (1, threads, 1), self.h[i], *labels, *found)
             self.backward_elements(i, k)
-        elif splits == 1 and classes <= 32 and not is_wide(block, int(n)):
+        elif splits == 1 and classes <= CLASSES and not is_wide(block, int(n)):
             layer = (self.input(i, k), block.w, self.shape(i)[0])
             self.device.launch("loss_of_products", (1, threads, 1), *layer, *outputs)
         else:

@@ -1,0 +1,174 @@
+"""Fused steps, run by a double of the device, against the same steps run op by op."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlpkit import MLP, SGD, SGDM, Adam, Batches, CrossEntropy, RMSProp
+from mlpkit.planning import make_plan
+from mlpkit_backends import fused
+from mlpkit_backends.base import EagerStep
+from mlpkit_backends.captured import SIZES
+from mlpkit_backends.cuda_device import source
+from mlpkit_backends.fused import FusedStep, unfit
+from tests.cuda_double import CapturedBackend, DeviceDouble, kernels
+
+RNG = np.random.default_rng(4)
+IMAGES = RNG.integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
+LABELS = RNG.integers(0, 5, 200)
+MEAN = IMAGES.mean(axis=0) / 255
+WIDE_WIDTHS = (48, 68, 132, 8)  # no whole number of any kernel's blocks
+
+
+def plan_of(
+    widths=(48, 24, 16, 5), optimizer=SGD, batch_size: int = 8, images=IMAGES, mean=MEAN, **settings
+):
+    """A plan over the network of those widths, and the network."""
+    backend = CapturedBackend(FusedStep)
+    model = MLP(widths, seed=3, dtype="float32", backend=backend, **settings)
+    split = Batches.of(backend, images, LABELS, "float32", mean)
+    loss = CrossEntropy(backend=backend)
+    return make_plan(model, loss, optimizer(model, 1e-2), split, batch_size), model
+
+
+def assert_alike(steps: int = 3, **given) -> None:
+    """Fused steps have the losses of the same steps op by op, and leave the same parameters."""
+    size = given.get("batch_size", 8)
+    order = np.stack([np.random.default_rng(i).permutation(200)[:size] for i in range(steps)])
+    found = []
+    for eager in (True, False):
+        plan, model = plan_of(**given)
+        step = EagerStep(model.backend, plan) if eager else model.backend.build(plan, plan.program)
+        found.append([step(order), *(p for _, p in model.parameters())])
+    for expected, array in zip(*found, strict=True):
+        error = np.abs(array - expected).max() / np.abs(expected).max()
+        assert error < 2e-5
+
+
+@pytest.fixture(params=[False, True], ids=["narrow", "wide"])
+def every_layer(request, monkeypatch) -> bool:
+    """All layers taken for narrow ones, or for wide ones."""
+    monkeypatch.setattr(fused, "WIDE_FROM", 1 if request.param else 1 << 40)
+    return request.param
+
+
+@pytest.mark.parametrize("keep_prob", [0.0, 0.6])
+@pytest.mark.parametrize("optimizer", [SGD, SGDM, RMSProp, Adam])
+def test_every_optimizer(optimizer, keep_prob: float, every_layer: bool) -> None:
+    given = {"optimizer": optimizer, "keep_prob": keep_prob, "dropout_seed": 1}
+    assert_alike(widths=(48, 68, 36, 8), steps=2, **given)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 70, 130])
+def test_batches_that_fill_no_block(batch_size: int, every_layer: bool) -> None:
+    assert_alike(widths=WIDE_WIDTHS, batch_size=batch_size, steps=1)
+
+
+@pytest.mark.parametrize(
+    "widths",
+    [(48, 5), (48, 7, 5), (48, 33, 40), (48, 140, 5), (48, 130, 131, 5), (48, 24, 1100)],
+    ids=str,
+)
+def test_widths_of_every_way_to_a_loss(widths: tuple[int, ...]) -> None:
+    assert_alike(widths=widths)
+
+
+def test_wide_and_narrow_layers_together(monkeypatch) -> None:
+    monkeypatch.setattr(fused, "WIDE_FROM", 8 * 68 * 36)
+    assert_alike(widths=(48, 24, 68, 36, 8), optimizer=Adam)
+
+
+def test_images_that_are_numbers_already() -> None:
+    assert_alike(images=(IMAGES / 255).astype(np.float32), mean=None)
+
+
+def test_batches_gathered_a_few_steps_at_a_time(monkeypatch) -> None:
+    monkeypatch.setattr(fused, "BATCHES", 4 * 2 * 8 * 48)
+    plan, model = plan_of()
+    assert model.backend.build(plan, plan.program).together == 2
+    assert_alike(steps=7)
+
+
+def test_products_of_wide_matrices_are_as_accurate_as_float32s(monkeypatch) -> None:
+    """Relative to the results' root mean square: TF32's own products are 3e-4 off."""
+    monkeypatch.setattr(fused, "WIDE_FROM", 1)
+    plan, model = plan_of(widths=(48, 128, 8))
+    step = model.backend.build(plan, plan.program)
+    step(np.arange(8)[None])
+    _, again = plan_of(widths=(48, 128, 8))  # the weights as they were
+    x, w = (np.asarray(a, np.float64) for a in (step.x[0], dict(again.parameters())["fc1_w"]))
+    z, expected = np.asarray(step.z[0], np.float64), x @ w  # the bias is 0 in the first step
+    assert np.abs(z - expected).max() < 1e-6 * np.sqrt((expected**2).mean())
+
+
+@pytest.mark.parametrize("optimizer", [SGD, SGDM, RMSProp, Adam])
+def test_a_graph_writes_only_what_its_step_owns(optimizer, every_layer: bool) -> None:
+    plan, model = plan_of((48, 68, 36, 8), optimizer, keep_prob=0.5, dropout_seed=1)
+    step = model.backend.build(plan, plan.program)
+    step(np.arange(16).reshape(2, 8))
+    device = step.device
+    assert isinstance(device, DeviceDouble)
+    owned = step.owned()
+    for array in device.written:
+        assert any(np.shares_memory(array, own) for own in owned if own.size)
+    read = (step.order, step.changing, step.layers, step.images, step.labels, step.mean)
+    for array in read:
+        assert not any(np.shares_memory(array, written) for written in device.written)
+
+
+def test_the_nodes_of_steps() -> None:
+    plan, model = plan_of((48, 24, 16, 5))
+    step = model.backend.build(plan, plan.program)
+    one = [
+        *("forward_layer", "forward_layer", "loss_of_products"),
+        *("input_gradient", "input_gradient", "update_layers"),
+    ]
+    names = {k: graph.names for k, graph in step.graphs.items()}
+    assert names == {k: ["gather_pixels", *one * k] for k in SIZES}
+
+
+def test_all_kernels_are_used(monkeypatch) -> None:
+    used = set()
+    for widths, wide_from in (
+        ((48, 24, 5), 1 << 40),
+        ((48, 140, 24, 40), 1 << 40),
+        ((48, 24, 1100), 1 << 40),
+        ((48, 68, 36, 8), 1),
+    ):
+        monkeypatch.setattr(fused, "WIDE_FROM", wide_from)
+        plan, model = plan_of(widths)
+        used |= set(model.backend.build(plan, plan.program).graphs[1].names)
+    assert set(kernels()) - set(kernels(fused=False)) == used - set(kernels(False)) - {"gemm"}
+
+
+def test_the_kernels_sizes_are_pythons() -> None:
+    code = source(fused=True)
+    sizes = {}
+    for words in re.findall(r"^const int (.*?);", code, re.M):
+        for word in words.split(", "):
+            if number := re.fullmatch(r"(\w+) = (\d+)", word):
+                sizes[number[1]] = int(number[2])
+    names = ("ROWS", "COLUMNS", "CHUNK", "BATCH", "SCORES", "HIGH", "WIDE", "DEEP", "STAGES")
+    assert {name: sizes[name] for name in names} == {name: getattr(fused, name) for name in names}
+    words = re.search(r"enum \{ (X, .*?) \};", code)
+    assert words
+    assert words[1].split(", ").index("WORDS") == fused.LAYER_WORDS
+
+
+def test_what_does_not_fit_is_said() -> None:
+    def why_not(widths=(48, 24, 5), at: int = 0, **changed) -> str:
+        plan, _ = plan_of(widths)
+        plan = replace(plan, **changed)
+        return unfit(plan, plan.program, lambda a: at)
+
+    assert why_not() == why_not(at=4) == ""
+    assert "for float32, not float64" in why_not(dtype="float64")
+    assert "more than 1024 examples" in why_not(batch_size=1025)
+    wide = {"widths": (48, 1 << 10, 1 << 10, 5), "batch_size": 32}
+    assert why_not(**wide) == ""
+    assert "isn't aligned" in why_not(at=4, **wide)
+    assert "multiples of 4" in why_not((48, (1 << 10) + 1, 1 << 10, 5), batch_size=32)

@@ -166,8 +166,8 @@ def same_steps(backend: Backend) -> Iterator[Finding]:
             "images that are numbers": (lambda: mlp(192, 100, 10), {"floats": True}),
             "widths that fill nothing": (lambda: mlp(192, 7, 5, 10), {"optimizer": "adam"}),
             "40 classes": (lambda: mlp(192, 33, 40), {"classes": 40}),
-        "600 classes": (lambda: mlp(192, 33, 600), {"classes": 600}),
-        "wide layers": (lambda: mlp(192, 1024, 1024, 10), {}),
+            "600 classes": (lambda: mlp(192, 33, 600), {"classes": 600}),
+            "wide layers": (lambda: mlp(192, 1024, 1024, 10), {}),
             "batches of 1": (lambda: mlp(192, 33, 10), {"batch": 1}),
             "batches of 70": (lambda: mlp(192, 33, 10), {"batch": 70}),
         }

@@ -158,7 +158,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("file", type=Path)
     path = parser.parse_args().file
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path} is no file of bench/gpu.py's: {error}")
     cases = measured(content)
     if not cases:
         sys.exit(f"{path} has no rates yet: bench/gpu.py rates, torch and jax write them")

@@ -191,7 +191,7 @@ class CapturedStep:
         """Launch one step's work: the batch, forward, the loss, backward and the updates."""
         blocks, launch = self.program.blocks, self.device.launch
         n, order = np.int32(self.plan.batch_size), self.order[k]
-        self.gather(self.order[k], self.x)
+        self.gather(order, self.x)
         for i, block in enumerate(blocks):
             self.product(self.input(i), False, block.w, False, self.z[i])
             count, width = np.int32(self.z[i].size), np.int32(block.w.shape[1])

@@ -99,7 +99,7 @@ FORMULA real sum_of_splits(const real *sums, int splits, int count, int i) {
     return sum;
 }
 
-// The same from the splits' sums.
+// The same of any inner sum, from its splits' sums.
 extern "C" __global__ void forward_sums(
     const real *sums, int splits, const real *bias, real *z, real *h, int count, int width, int op,
     real alpha, real scale, double keep_prob, const word *key, long long k

@@ -150,8 +150,8 @@ CONTENDERS: dict[str, Callable[..., Run]] = {
     "scikit-learn": sklearn,
     "plain NumPy": plain,
 }
-# By process, so that one library's end is not the other's. What compiles for minutes is a part of its
-# own, measured last.
+# By process, so that one library's end is not the other's; what compiles for minutes has its own,
+# which is measured last.
 GPU_CONTENDERS: dict[str, dict[str, Callable[..., Run]]] = {
     "torch": {
         "PyTorch eager": torch_with(compiled=False, device="cuda"),

@@ -42,10 +42,19 @@ static void start() {
     current->ended = true;
 }
 
+// wide.cu's words. Copies are done when they are waited for, and until then what lies there is NaN.
+struct Copy {
+    float *to;
+    const float *from;
+    bool inside;
+};
+static std::vector<std::vector<Copy>> copies[1024];  // by thread: groups, the last of them open
+
 static void run_block(unsigned width, unsigned height) {
     std::vector<Thread> threads(width * height);
     everyone = {width * height};
     warps.assign((width + 31) / 32, {32});
+    for (auto &groups : copies) groups.assign(1, {});
     for (unsigned i = 0; i < threads.size(); i++) {
         Thread &thread = threads[i];
         thread.place = {i % width, i / width};
@@ -87,15 +96,22 @@ T __shfl_xor_sync(unsigned, T value, int other) {
     return found;
 }
 
-// wide.cu's words: copies are done at once.
 inline void copy_four(float *to, const float *from, bool inside) {
-    for (int i = 0; i < 4; i++) to[i] = inside ? from[i] : 0;
+    std::fill(to, to + 4, NAN);
+    copies[threadIdx.x].back().push_back({to, from, inside});
 }
 
-inline void end_copy() {}
+inline void end_copy() { copies[threadIdx.x].emplace_back(); }
 
-template <int>
-void copied() {}
+template <int but>
+void copied() {
+    auto &groups = copies[threadIdx.x];
+    while (groups.size() > but + 1) {
+        for (Copy &copy : groups.front())
+            for (int i = 0; i < 4; i++) copy.to[i] = copy.inside ? copy.from[i] : 0;
+        groups.erase(groups.begin());
+    }
+}
 
 inline unsigned __float_as_uint(float x) {
     unsigned bits;

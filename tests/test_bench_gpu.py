@@ -107,6 +107,7 @@ def test_a_gpu_has_graphs_of_cublas_products_between(
     backend.name = "cupy"
     monkeypatch.setattr(benchmark, "load", lambda name: backend)
     monkeypatch.setattr(cuda_device, "CudaDevice", DeviceDouble)
+    monkeypatch.setattr(gpu, "STEPS", benchmark.CHUNK)
     (_, row), *errors = gpu.rates(backend, given)
     names = ["mlpkit", "mlpkit as graphs of cuBLAS's products", "mlpkit op by op"]
     assert [name for name in row if name != "steps"] == names

@@ -237,6 +237,19 @@ def test_which_kernels_a_step_has(
     assert how in step.how
 
 
+def test_fused_kernels_that_do_not_load_leave_cublas_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def device(dtype: str, fused: bool = False) -> DeviceDouble:
+        if fused:
+            raise CompileException("no such instruction")
+        return DeviceDouble(dtype)
+
+    monkeypatch.setattr(cuda_device, "CudaDevice", device)
+    step = gpu().compile(plan_of_a_step("float32"))
+    assert step.how == "as CUDA graphs of cuBLAS's products (no such instruction)"
+
+
 @pytest.mark.parametrize("error", [OutOfMemoryError("no room"), TypeError("a mistake")])
 def test_what_op_by_op_would_not_mend_goes_on(
     error: Exception, monkeypatch: pytest.MonkeyPatch

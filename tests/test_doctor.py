@@ -111,7 +111,7 @@ def test_what_is_known_of_a_gpu(
     error: Exception | None, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Device:
-        def __init__(self, dtype: str) -> None:
+        def __init__(self, dtype: str, fused: bool = False) -> None:
             assert dtype == "float32"
 
         def try_out(self) -> None:

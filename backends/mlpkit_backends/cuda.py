@@ -22,6 +22,13 @@ def tf32() -> bool:
     return os.environ.get("CUPY_TF32") == "1"
 
 
+def cause(error: Exception) -> str:
+    """What kept a step from running in some way, in words; raises what no other way would mend."""
+    if not from_cuda(error) or out_of_memory(error):
+        raise error
+    return one_line(error)
+
+
 def one_pass(*places: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An op as a kernel where the arguments at these places are all float32 or all float64: what
     kernels are for. Any other arrays go through the base's passes, which have NumPy's results."""
@@ -83,14 +90,18 @@ class CupyBackend(Backend):
         from .cuda_device import CudaDevice
         from .fused import FusedStep
 
+        why_not = self._unfused()
+        if not why_not:
+            try:
+                CudaDevice("float32", fused=True).try_out()
+                return FusedStep.how
+            except Exception as error:
+                why_not = cause(error)
         try:
             CudaDevice("float32").try_out()
         except Exception as error:
-            if not from_cuda(error):
-                raise
-            return f"op by op ({one_line(error)})"
-        why_not = self._unfused()
-        return f"{CapturedStep.how} ({why_not})" if why_not else FusedStep.how
+            return f"op by op ({cause(error)})"
+        return f"{CapturedStep.how} ({why_not})"
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -234,17 +245,18 @@ class CupyBackend(Backend):
             return EagerStep(self, plan, why_not)
         if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
             return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
-        try:
-            why_not = self._unfused() or unfit(plan, program, lambda a: int(a.data.ptr))
-            if not why_not:
+        why_not = self._unfused() or unfit(plan, program, lambda a: int(a.data.ptr))
+        if not why_not:
+            try:
                 return FusedStep(plan, program, CudaDevice(plan.dtype, fused=True))
+            except Exception as error:
+                why_not = cause(error)
+        try:
             step = CapturedStep(plan, program, CudaDevice(plan.dtype))
-            step.how = f"{step.how} ({why_not})"
-            return step
         except Exception as error:
-            if not from_cuda(error) or out_of_memory(error):
-                raise
-            return EagerStep(self, plan, f"no graph could be made: {one_line(error)}")
+            return EagerStep(self, plan, f"no graph could be made: {cause(error)}")
+        step.how = f"{step.how} ({why_not})"
+        return step
 
     def _unfused(self) -> str:
         """Why no step has the fused kernels here, in words; "" where float32's have."""

@@ -105,7 +105,9 @@ class CudaDevice:
         self.cublas.gemm(alpha.data.ptr, a, a_t, b, b_t, beta.data.ptr, c)
 
     def try_out(self) -> None:
-        """Record a product, as steps are made of, and run it. Raises what CUDA says."""
+        """Load the kernels, record a product, as steps are made of, and run it. Raises what CUDA
+        says."""
+        kernel(self.dtype, "gather_pixels", self.fused).attributes  # noqa: B018 - loads it
         one = self.empty((1, 1), self.dtype)
 
         def work() -> None:

@@ -1,8 +1,9 @@
 """A captured step in float32 that has its own products, fused with what comes before and after.
 
-A layer is one kernel forward and one backward, and one more updates all of them, where `captured`
-has up to eight a layer. Products of wide matrices run on the tensor cores, nearly as accurate as
-float32's own (kernels/wide.cu).
+A layer of up to CHUNK inputs is one kernel forward and one backward, and one more updates all of
+them, where `captured` has up to eight a layer; more inputs are one more forward. Products of wide
+matrices run on the tensor cores, nearly as accurate as float32's own (kernels/wide.cu), and their
+layers have an update of their own.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ LAYER_WORDS = 11
 FLOAT = 4  # bytes
 SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + 4) + DEEP * (WIDE + 4))
 UPDATE_SHARED = FLOAT * BATCH * (HIGH + 4 + WIDE + 4)
-WIDE_FROM = 1 << 25  # multiplications of a product, from which on it is one of wide matrices
+# Multiplications of a product, and widths, from which on it is one of wide matrices.
+WIDE_FROM, WIDE_WIDTH = 1 << 25, 32
 SCORES, CLASSES = 1 << 13, 32  # that one block takes the loss of, and of products made there
-LARGEST_BATCH = 1024  # a loss has a thread an example
+LARGEST_BATCH = 1024  # examples that one block takes the loss of
 BATCHES = 64 << 20  # bytes of batches that are gathered at once
 
 
@@ -39,7 +41,7 @@ def blocks_of(shape: tuple[int, ...], high: int, wide: int) -> int:
 def is_wide(block: Block, n: int) -> bool:
     """Whether the tensor cores multiply batches of n by the block's weights."""
     inner, width = block.w.shape
-    return bool(n * inner * width >= WIDE_FROM)
+    return bool(n * inner * width >= WIDE_FROM and min(inner, width) >= WIDE_WIDTH)
 
 
 def unfit(plan: Plan, program: Program, address: Callable[[Array], int]) -> str:

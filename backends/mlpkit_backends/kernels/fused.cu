@@ -1,12 +1,12 @@
 // The kernels of a step whose products are our own: fewer launches, and sums that go on to the bias,
-// the activation or the update without a way through memory. Here the products of small matrices: 256
-// threads, an output or four each; wide.cu has those of wide ones. After step.cu. Weights w are
+// the activation or the update without a way through memory. Here the products of small matrices, in
+// blocks of 256 threads; wide.cu has those of wide ones. After step.cu. Weights w are
 // (inner, width), with contiguous rows; blocks have one row of threads.
 
 const int ROWS = 8, COLUMNS = 32;  // of a block's outputs: a row a warp
 const int CHUNK = 128;  // of the inner sum, brought to shared memory at once
 const int BATCH = 64;  // examples, of an update's inner sum
-const int SCORES = 8192;  // that one block takes the loss of
+const int SCORES = 8192, LARGEST_BATCH = 1024;  // that one block takes the loss of
 
 // What an activation's kernel takes, as forward_elements.
 struct Activation {
@@ -127,7 +127,7 @@ struct Batch {
 };
 
 __shared__ real scores[SCORES];  // a block's h
-__shared__ int label_of[1024];
+__shared__ int label_of[LARGEST_BATCH];
 
 __device__ void fetch_labels(const Batch &batch) {
     for (int i = threadIdx.x; i < batch.n; i += blockDim.x)
@@ -167,7 +167,7 @@ __device__ void loss_of_scores(
 }
 
 // The last layer from the splits' sums, and its loss. One block; n times classes is at most SCORES,
-// and n 1024.
+// and n LARGEST_BATCH.
 extern "C" __global__ void loss_of_sums(
     const real *sums, int splits, const real *bias, real *z, real *h, const long long *labels,
     const long long *order, real factor, real *d, real *loss, int n, int classes, int op,

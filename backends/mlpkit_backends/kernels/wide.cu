@@ -1,8 +1,8 @@
 // Products of wide matrices on the tensor cores, in float32. After fused.cu, with real = float. A
-// number is the sum of two TF32 numbers, the nearest and the rest, and a product the sum of three of
-// theirs, added in float32 (3xTF32): errors of some 2e-6 of a sum, where TF32 alone has 3e-4. Widths
-// are multiples of 4, matrices aligned to 16 bytes. A block has 4 warps and 64 by 128 outputs, a
-// warp 32 by 64; see PTX's mma.m16n8k8.
+// number is nearly the sum of two TF32 numbers, the nearest and the rest, and a product that of three
+// of theirs, added in float32 (3xTF32): errors of some 2e-6 of a sum, where TF32 alone has 3e-4. What
+// is infinite, or will be as TF32, becomes NaN. Widths are multiples of 4, matrices aligned to 16
+// bytes. A block has 4 warps and 64 by 128 outputs, a warp 32 by 64; see PTX's mma.m16n8k8.
 
 const int HIGH = 64, WIDE = 128, DEEP = 32;  // of a block: outputs, and inner sum at once
 const int STAGES = 3;  // of DEEP, two on the way while one is multiplied

@@ -268,3 +268,15 @@ class CapturedBackend(NumpyBackend):
         step = self.kind(plan, program, DeviceDouble(plan.dtype))
         self.steps.append(step)
         return step
+
+
+def assert_only_its_own_is_written(step: CapturedStep, table: Any) -> None:
+    """Kernels have written what the step owns alone, and what the host writes between runs, as the
+    step's table of addresses, they only read."""
+    device = step.device
+    assert isinstance(device, DeviceDouble)
+    owned = step.owned()
+    for array in device.written:
+        assert any(np.shares_memory(array, own) for own in owned if own.size)
+    for array in (step.order, step.changing, table, step.images, step.labels, step.mean):
+        assert not any(np.shares_memory(array, written) for written in device.written)

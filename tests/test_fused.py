@@ -15,7 +15,12 @@ from mlpkit_backends.base import EagerStep
 from mlpkit_backends.captured import SIZES
 from mlpkit_backends.cuda_device import source
 from mlpkit_backends.fused import FusedStep, unfit
-from tests.cuda_double import CapturedBackend, DeviceDouble, kernels
+from tests.cuda_double import (
+    CapturedBackend,
+    DeviceDouble,
+    assert_only_its_own_is_written,
+    kernels,
+)
 
 RNG = np.random.default_rng(4)
 IMAGES = RNG.integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
@@ -120,14 +125,7 @@ def test_a_graph_writes_only_what_its_step_owns(optimizer, every_layer: bool) ->
     plan, model = plan_of((48, 68, 36, 8), optimizer, keep_prob=0.5, dropout_seed=1)
     step = model.backend.build(plan, plan.program)
     step(np.arange(16).reshape(2, 8))
-    device = step.device
-    assert isinstance(device, DeviceDouble)
-    owned = step.owned()
-    for array in device.written:
-        assert any(np.shares_memory(array, own) for own in owned if own.size)
-    read = (step.order, step.changing, step.layers, step.images, step.labels, step.mean)
-    for array in read:
-        assert not any(np.shares_memory(array, written) for written in device.written)
+    assert_only_its_own_is_written(step, step.layers)
 
 
 def test_the_nodes_of_steps() -> None:

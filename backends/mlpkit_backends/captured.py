@@ -190,17 +190,13 @@ class CapturedStep:
     def step(self, k: int) -> None:
         """Launch one step's work: the batch, forward, the loss, backward and the updates."""
         blocks, launch = self.program.blocks, self.device.launch
-        n, order = np.int32(self.plan.batch_size), self.order[k]
-        self.gather(order, self.x)
+        self.gather(self.order[k], self.x)
         for i, block in enumerate(blocks):
             self.product(self.input(i), False, block.w, False, self.z[i])
             count, width = np.int32(self.z[i].size), np.int32(block.w.shape[1])
             elements = (self.z[i], block.b, self.h[i], count, width)
             launch("forward_elements", self.z[i].size, *elements, *self.settings(i, k))
-        factor = self.real(1.0 / n if self.program.average else 1.0)
-        target = (self.labels, order, factor, self.d[-1], self.losses[k : k + 1])
-        threads = 32 * min(int(n), 32)  # a warp a row, as many as a block may have
-        launch("loss_and_gradient", (1, threads, 1), self.h[-1], *target, n, width)
+        self.loss_kernel("loss_and_gradient", self.h[-1], *self.target(k))
         for i in range(len(blocks) - 1, -1, -1):
             self.backward(i, k)
         if self.update != SGD:
@@ -214,6 +210,19 @@ class CapturedStep:
         name = "gather_numbers" if self.mean is None else "gather_pixels"
         size, width = x.size, np.int32(x.shape[-1])
         self.device.launch(name, size, *images, order, x, np.int32(size), width)
+
+    def target(self, k: int) -> tuple[Any, ...]:
+        """What every kernel of a loss takes of step k: labels, indices, what the sum of the losses
+        is multiplied by, where the gradient and the loss go, n and classes."""
+        n, classes = self.d[-1].shape
+        factor = self.real(1.0 / n if self.program.average else 1.0)
+        labels, found = (self.labels, self.order[k]), (self.d[-1], self.losses[k : k + 1])
+        return (*labels, factor, *found, np.int32(n), np.int32(classes))
+
+    def loss_kernel(self, name: str, *arguments: Any) -> None:
+        """Launch a kernel of a loss: a warp a row, as many as a block may have."""
+        threads = 32 * min(self.plan.batch_size, 32)
+        self.device.launch(name, (1, threads, 1), *arguments)
 
     def backward(self, i: int, k: int) -> None:
         """Launch block i's gradients and its bias's update; self.d[i] is the gradient of its

@@ -167,24 +167,19 @@ class FusedStep(CapturedStep):
 
     def loss(self, i: int, k: int) -> None:
         """Launch the last block, i, the loss and its gradient by z."""
-        block, n = self.program.blocks[i], np.int32(self.plan.batch_size)
-        classes = self.shape(i)[1]
-        factor = self.real(1.0 / n if self.program.average else 1.0)
-        labels, threads = (self.labels, self.order[k], factor), 32 * min(int(n), 32)
-        found = (self.d[i], self.losses[k : k + 1], n, classes)
+        block, n = self.program.blocks[i], self.plan.batch_size
+        inner, classes = self.shape(i)
         splits, _ = self.splits(block)
-        outputs = (block.b, self.z[i], self.h[i], *labels, *found, *self.settings(i, k))
+        outputs = (block.b, self.z[i], self.h[i], *self.target(k), *self.settings(i, k))
         if self.z[i].size > SCORES:
             self.forward(i, k)
-            self.device.launch("loss_and_gradient", (1, threads, 1), self.h[i], *labels, *found)
+            self.loss_kernel("loss_and_gradient", self.h[i], *self.target(k))
             self.backward_elements(i, k)
-        elif splits == 1 and classes <= CLASSES and not is_wide(block, int(n)):
-            layer = (self.input(i, k), block.w, self.shape(i)[0])
-            self.device.launch("loss_of_products", (1, threads, 1), *layer, *outputs)
+        elif splits == 1 and classes <= CLASSES and not is_wide(block, n):
+            self.loss_kernel("loss_of_products", self.input(i, k), block.w, inner, *outputs)
         else:
             self.products(i, k)
-            sums = (self.sums, np.int32(splits))
-            self.device.launch("loss_of_sums", (1, threads, 1), *sums, *outputs)
+            self.loss_kernel("loss_of_sums", self.sums, np.int32(splits), *outputs)
 
     def backward_elements(self, i: int, k: int) -> None:
         """Launch the gradient of block i's z from that of its h."""

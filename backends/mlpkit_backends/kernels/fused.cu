@@ -112,12 +112,6 @@ extern "C" __global__ void forward_sums(
     }
 }
 
-// A warp's number, summed over its lanes.
-__device__ real sum_of_lanes(real x) {
-    for (int other = 16; other > 0; other /= 2) x += __shfl_xor_sync(0xFFFFFFFF, x, other);
-    return x;
-}
-
 // What the losses' kernels share: the scores of a batch in one block, a warp a row at a time.
 struct Batch {
     const long long *labels, *order;

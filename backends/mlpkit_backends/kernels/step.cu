@@ -68,19 +68,22 @@ extern "C" __global__ void backward_columns(
     }
 }
 
+// A warp's number, summed over its lanes.
+__device__ real sum_of_lanes(real x) {
+    for (int other = 16; other > 0; other /= 2) x += __shfl_xor_sync(0xFFFFFFFF, x, other);
+    return x;
+}
+
 // A row's largest score and the sum of exp(score - largest), alike in the 32 lanes of a warp.
 __device__ void softmax_parts(const real *scores, int classes, real *largest, real *sum) {
-    const unsigned every_lane = 0xFFFFFFFF;
     int lane = threadIdx.x % 32;
     real most = scores[lane < classes ? lane : 0], total = 0;
     for (int c = lane + 32; c < classes; c += 32) most = larger(most, scores[c]);
     for (int other = 16; other > 0; other /= 2)
-        most = larger(most, __shfl_xor_sync(every_lane, most, other));
+        most = larger(most, __shfl_xor_sync(0xFFFFFFFF, most, other));
     for (int c = lane; c < classes; c += 32) total += exp(scores[c] - most);
-    for (int other = 16; other > 0; other /= 2)
-        total += __shfl_xor_sync(every_lane, total, other);
     *largest = most;
-    *sum = total;
+    *sum = sum_of_lanes(total);
 }
 
 // *loss <- factor times the sum of the rows' losses; d (n, classes) <- its gradient by the scores.

@@ -37,7 +37,7 @@ KERNEL = re.compile(
     r'extern "C" __global__ (?:__launch_bounds__\(.*?\) )?void (\w+)\((.*?)\) \{(.*?)\n\}', re.S
 )
 # Device functions in which threads meet.
-MEET = ("__syncthreads", "softmax_parts", "product_of_chunk", "update_weights_of", "loss_of_scores")
+MEET = ("__syncthreads", "softmax_parts", "sum_of_lanes", "product_of_chunk", "update_part")
 
 
 @cache
@@ -148,6 +148,7 @@ class DeviceDouble:
     """`captured.Device` on a CPU."""
 
     processors = 3
+    shared = 99 << 10  # what a block may have from compute capability 8.0 on
 
     def __init__(self, dtype: str) -> None:
         self.dtype, self.real = dtype, np.dtype(dtype).type
@@ -189,7 +190,7 @@ class DeviceDouble:
         # Any grid gives the same; kernels that meet ask for their block.
         grid, width, height = (3, 5, 1) if isinstance(work, int) else work
         assert meets == (not isinstance(work, int)), name
-        assert shared <= 99 << 10  # what a block may have from compute capability 8.0 on
+        assert shared <= self.shared, name
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         kernel = getattr(emulation(self.dtype), f"run_{name}")
         keep = (slots, arguments)

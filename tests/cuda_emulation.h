@@ -10,17 +10,17 @@
 #include <vector>
 #include <ucontext.h>
 
-struct Place {
+struct Spot {
     unsigned x = 0, y = 0;
 };
-static Place threadIdx, blockIdx, blockDim, gridDim;
+static Spot threadIdx, blockIdx, blockDim, gridDim;
 
 struct Meeting {
     unsigned expected, arrived = 0, number = 0;
 };
 
 struct Thread {
-    Place place;
+    Spot place;
     ucontext_t context;
     std::unique_ptr<char[]> stack{new char[1 << 16]};
     bool ended = false;
@@ -42,10 +42,11 @@ static void start() {
     current->ended = true;
 }
 
-// wide.cu's words. Copies are done when they are waited for, and until then what lies there is NaN.
+// Copies are done when they are waited for, and until then what lies there is NaN.
 struct Copy {
     float *to;
     const float *from;
+    int many;
     bool inside;
 };
 static std::vector<std::vector<Copy>> copies[1024];  // by thread: groups, the last of them open
@@ -80,8 +81,9 @@ static void run_block(unsigned width, unsigned height) {
 #define __launch_bounds__(...)
 #define __shared__ static
 #define DYNAMIC_SHARED(name) alignas(16) static float name[1 << 16]
-using std::fma, std::min;
+using std::fma, std::max, std::min;
 #define __syncthreads() wait(everyone)
+#define __syncwarp() wait(warps[threadIdx.x / 32])
 
 // Blocks that call it have warps of 32 in a row.
 template <typename T>
@@ -96,10 +98,14 @@ T __shfl_xor_sync(unsigned, T value, int other) {
     return found;
 }
 
-inline void copy_four(float *to, const float *from, bool inside) {
-    std::fill(to, to + 4, NAN);
-    copies[threadIdx.x].back().push_back({to, from, inside});
+inline void copy(Copy copy) {
+    std::fill(copy.to, copy.to + copy.many, NAN);
+    copies[threadIdx.x].back().push_back(copy);
 }
+
+inline void copy_one(float *to, const float *from) { copy({to, from, 1, true}); }
+
+inline void copy_four(float *to, const float *from, bool inside) { copy({to, from, 4, inside}); }
 
 inline void end_copy() { copies[threadIdx.x].emplace_back(); }
 
@@ -108,10 +114,25 @@ void copied() {
     auto &groups = copies[threadIdx.x];
     while (groups.size() > but + 1) {
         for (Copy &copy : groups.front())
-            for (int i = 0; i < 4; i++) copy.to[i] = copy.inside ? copy.from[i] : 0;
+            for (int i = 0; i < copy.many; i++) copy.to[i] = copy.inside ? copy.from[i] : 0;
         groups.erase(groups.begin());
     }
 }
+
+// Four numbers at once, past the caches.
+#define float4 Four
+
+template <typename T>
+T __ldcs(const T *place) {
+    return *place;
+}
+
+template <typename T>
+void __stcs(T *place, T value) {
+    *place = value;
+}
+
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 
 inline unsigned __float_as_uint(float x) {
     unsigned bits;

@@ -87,7 +87,7 @@ def test_widths_of_every_way_to_a_loss(widths: tuple[int, ...]) -> None:
 
 def test_a_wide_products_stages_are_used_again(every_layer: bool, monkeypatch) -> None:
     """One block makes the whole inner sum."""
-    monkeypatch.setattr(DeviceDouble, "processors", 0)
+    monkeypatch.setattr(DeviceDouble, "processors", 1)
     assert_alike(widths=(48, 260, 132, 8), steps=1)
 
 
@@ -128,26 +128,36 @@ def test_a_graph_writes_only_what_its_step_owns(optimizer, every_layer: bool) ->
     assert_only_its_own_is_written(step, step.layers)
 
 
-def test_the_nodes_of_steps() -> None:
-    plan, model = plan_of((48, 24, 16, 5))
+@pytest.mark.parametrize(
+    ("shared", "one"),
+    [
+        (99 << 10, ["product_sums", "last_layers", "update_layers"]),
+        (
+            8 << 10,
+            [
+                *("forward_layer", "product_sums", "last_layers"),
+                *("input_gradient", "update_layers"),
+            ],
+        ),
+    ],
+)
+def test_the_nodes_of_steps(shared: int, one: list[str], monkeypatch) -> None:
+    monkeypatch.setattr(DeviceDouble, "shared", shared)
+    plan, model = plan_of((48, 68, 36, 5))
     step = model.backend.build(plan, plan.program)
-    one = [
-        *("forward_layer", "forward_layer", "loss_of_products"),
-        *("input_gradient", "input_gradient", "update_layers"),
-    ]
     names = {k: graph.names for k, graph in step.graphs.items()}
-    assert names == {k: ["gather_pixels", *one * k] for k in SIZES}
+    assert names == {k: ["gather_pixels", *one * k, "sum_losses"] for k in SIZES}
 
 
 def test_all_kernels_are_used(monkeypatch) -> None:
     used = set()
-    for widths, wide_from in (
-        ((48, 24, 5), 1 << 40),
-        ((48, 140, 24, 40), 1 << 40),
-        ((48, 24, 1100), 1 << 40),
-        ((48, 68, 36, 8), 1),
+    for widths, wide_from, shared in (
+        ((48, 24, 5), 1 << 40, 99 << 10),
+        ((48, 140, 150, 5), 1 << 40, 8 << 10),
+        ((48, 68, 36, 8), 1, 99 << 10),
     ):
         monkeypatch.setattr(fused, "WIDE_FROM", wide_from)
+        monkeypatch.setattr(DeviceDouble, "shared", shared)
         monkeypatch.setattr(fused, "WIDE_WIDTH", 1)
         plan, model = plan_of(widths)
         used |= set(model.backend.build(plan, plan.program).graphs[1].names)
@@ -161,33 +171,36 @@ def test_the_kernels_sizes_are_pythons() -> None:
         for word in words.split(", "):
             if number := re.fullmatch(r"(\w+) = (\d+)", word):
                 sizes[number[1]] = int(number[2])
-    names = (
-        "ROWS",
-        "COLUMNS",
-        "CHUNK",
-        "BATCH",
-        "SCORES",
-        "LARGEST_BATCH",
-        "HIGH",
-        "WIDE",
-        "DEEP",
-        "STAGES",
-    )
+    names = ("ROWS", "COLUMNS", "CHUNK", "BATCH", "SQUARE", "UPDATERS")
+    names += ("HIGH", "WIDE", "TALL", "DEEP", "STAGES")
     assert {name: sizes[name] for name in names} == {name: getattr(fused, name) for name in names}
-    words = re.search(r"enum \{ (X, .*?) \};", code)
-    assert words
-    assert words[1].split(", ").index("WORDS") == fused.LAYER_WORDS
+    assert 1 << sizes["LAST_BITS"] == fused.LAST
+
+
+def test_a_layers_row_is_the_kernels() -> None:
+    found = re.search(r"struct Layer \{(.*?)\n\n", source(fused=True), re.S)
+    assert found
+    kinds = {"double": "f8", "real *": "u8", "const real *": "u8", "long long": "i8"}
+    fields = [
+        (name.strip("* "), kinds[kind.strip()])
+        for kind, names in re.findall(
+            r"^ +(double|(?:const )?real \*|long long)(.*?);", found[1], re.M
+        )
+        for name in names.split(",")
+    ]
+    assert fields == [(name, fused.LAYER[name].str[1:]) for name in fused.LAYER.names]
 
 
 def test_what_does_not_fit_is_said() -> None:
     def why_not(widths=(48, 24, 5), at: int = 0, **changed) -> str:
         plan, _ = plan_of(widths)
         plan = replace(plan, **changed)
-        return unfit(plan, plan.program, lambda a: at)
+        return unfit(plan, plan.program, lambda a: at, 99 << 10)
 
-    assert why_not() == why_not(at=4) == ""
+    assert why_not() == why_not(at=4) == why_not(batch_size=2000) == ""
     assert "for float32, not float64" in why_not(dtype="float64")
-    assert "more than 1024 examples" in why_not(batch_size=1025)
+    assert "a row of the last layer doesn't fit" in why_not((48, 24, 9000))
+    assert why_not((48, 24, 5000)) == ""
     wide = {"widths": (48, 1 << 10, 1 << 10, 5), "batch_size": 32}
     assert why_not(**wide) == ""
     assert "isn't aligned" in why_not(at=4, **wide)

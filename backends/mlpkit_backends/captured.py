@@ -17,7 +17,7 @@ from .plan import OPS, UPDATES, Plan, Program
 
 SIZES = (32, 16, 8, 4, 2, 1)  # steps in a graph; the graphs' sum is any number of steps
 STEPS = SIZES[0]
-TABLE = 6  # columns of the schedule's table
+TABLE = 5  # columns of the schedule's table
 LARGEST = 1 << 30  # elements of what kernels count in 32 bits
 SGD, SGDM = UPDATES.index("sgd_update"), UPDATES.index("sgdm_update")
 
@@ -44,6 +44,7 @@ class Device(Protocol):
         """Copy host or device values into an array, in the stream's order."""
 
     processors: int  # that run blocks at the same time
+    shared: int  # bytes that a block's threads may share
 
     def launch(
         self, name: str, work: int | tuple[int, int, int], *arguments: Any, shared: int = 0
@@ -72,12 +73,12 @@ def too_large(plan: Plan, program: Program) -> str:
 
 
 def table(update: str, schedule: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
-    """The schedule's rows as the kernels take them, (K, TABLE): Adam's t as its bias corrections
-    1 - β₁ᵗ and 1 - β₂ᵗ."""
+    """The schedule's rows as the kernels take them, (K, TABLE): Adam's lr and t as
+    lr / (1 - β₁ᵗ) and 1 / (1 - β₂ᵗ)."""
     rows = np.zeros((len(schedule), TABLE))
     if update == "adam_update":
         lr, beta1, beta2, eps, t = schedule.T
-        rows[:] = np.stack([lr, beta1, beta2, eps, 1 - beta1**t, 1 - beta2**t], axis=1)
+        rows[:] = np.stack([lr / (1 - beta1**t), beta1, beta2, eps, 1 / (1 - beta2**t)], axis=1)
     else:
         rows[:, : schedule.shape[1]] = schedule
     return rows
@@ -215,9 +216,12 @@ class CapturedStep:
         """What every kernel of a loss takes of step k: labels, indices, what the sum of the losses
         is multiplied by, where the gradient and the loss go, n and classes."""
         n, classes = self.d[-1].shape
-        factor = self.real(1.0 / n if self.program.average else 1.0)
         labels, found = (self.labels, self.order[k]), (self.d[-1], self.losses[k : k + 1])
-        return (*labels, factor, *found, np.int32(n), np.int32(classes))
+        return (*labels, self.factor(), *found, np.int32(n), np.int32(classes))
+
+    def factor(self) -> Any:
+        """What the sum of a batch's losses is multiplied by."""
+        return self.real(1.0 / self.plan.batch_size if self.program.average else 1.0)
 
     def loss_kernel(self, name: str, *arguments: Any) -> None:
         """Launch a kernel of a loss: a warp a row, as many as a block may have."""

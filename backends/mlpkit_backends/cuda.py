@@ -229,8 +229,8 @@ class CupyBackend(Backend):
         eps: float,
         t: int,
     ) -> None:
-        corrections = (1.0 - beta1**t, 1.0 - beta2**t)
-        settings = (lr, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, *corrections)
+        step, correct = lr / (1.0 - beta1**t), 1.0 / (1.0 - beta2**t)
+        settings = (step, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, correct)
         elementwise("adam_update")(dw, *settings, w, m, v)
 
     def compile(self, plan: Plan) -> Step:
@@ -245,7 +245,8 @@ class CupyBackend(Backend):
             return EagerStep(self, plan, why_not)
         if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
             return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
-        why_not = self._unfused() or unfit(plan, program, lambda a: int(a.data.ptr))
+        shared = self.xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+        why_not = self._unfused() or unfit(plan, program, lambda a: int(a.data.ptr), shared)
         if not why_not:
             try:
                 return FusedStep(plan, program, CudaDevice(plan.dtype, fused=True))
@@ -294,9 +295,9 @@ ELEMENTWISE = {
         "rmsprop_update(w, dw, cache, lr, decay, rest, eps)",
     ),
     "adam_update": (
-        "T dw, T lr, T beta1, T rest1, T beta2, T rest2, T eps, T correct1, T correct2",
+        "T dw, T step, T beta1, T rest1, T beta2, T rest2, T eps, T correct",
         "T w, T m, T v",
-        "adam_update(w, dw, m, v, lr, beta1, rest1, beta2, rest2, eps, correct1, correct2)",
+        "adam_update(w, dw, m, v, step, beta1, rest1, beta2, rest2, eps, correct)",
     ),
 }
 

@@ -22,9 +22,9 @@ BLOCKS = 1 << 12
 
 
 def source(fused: bool = False) -> str:
-    """step.cu, and where they are fused also fused.cu and wide.cu, in one: CuPy's cache of compiled
-    code would not notice a change in an included file."""
-    names = ("formulas.h", "step.cu", *(("fused.cu", "wide.cu") if fused else ()))
+    """step.cu, and where they are fused also the three files after it, in one: CuPy's cache of
+    compiled code would not notice a change in an included file."""
+    names = ("formulas.h", "step.cu", *(("fused.cu", "last.cu", "wide.cu") if fused else ()))
     return "\n".join((KERNELS / name).read_text() for name in names)
 
 
@@ -57,13 +57,15 @@ def uncollected() -> Iterator[None]:
 
 class CudaDevice:
     """Kernels and products of one dtype, recorded as graphs, which run on CuPy's current stream.
-    fused: with the kernels of fused.cu and wide.cu among them."""
+    fused: with the kernels that fused steps need among them."""
 
     def __init__(self, dtype: str, fused: bool = False) -> None:
         import cupy
 
         self.xp, self.dtype, self.fused = cupy, dtype, fused
-        self.processors = cupy.cuda.Device().attributes["MultiProcessorCount"]
+        attributes = cupy.cuda.Device().attributes
+        self.processors = attributes["MultiProcessorCount"]
+        self.shared = attributes["MaxSharedMemoryPerBlockOptin"]
         # Where work is recorded; CuPy allows none on its default stream.
         self.stream = cupy.cuda.Stream(non_blocking=True)
         workspace = cupy.empty(WORKSPACE, cupy.uint8)

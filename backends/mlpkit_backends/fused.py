@@ -1,14 +1,15 @@
 """A captured step in float32 that has its own products, fused with what comes before and after.
 
-A layer of up to CHUNK inputs is one kernel forward and one backward, and one more updates all of
-them, where `captured` has up to eight a layer; more inputs are one more forward. Products of wide
-matrices run on the tensor cores, nearly as accurate as float32's own (kernels/wide.cu), and their
-layers have an update of their own.
+The last layers, the loss and the way back through them are one kernel, which has each row of the
+batch go through all of it on its own; of the layers before, one of up to CHUNK inputs is one kernel
+forward and one backward, and more inputs are one more forward. One more kernel updates them all,
+where `captured` has up to eight a layer. Products of wide matrices run on the tensor cores, nearly
+as accurate as float32's own (kernels/wide.cu), and the updates of such layers are in their kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,26 @@ from .base import Array
 from .captured import STEPS, CapturedStep
 from .plan import Block, Plan, Program
 
-# What kernels/fused.cu and wide.cu have in their blocks: outputs, and parts of the inner sum.
-ROWS, COLUMNS, CHUNK, SQUARE = 8, 32, 128, 32
-HIGH, WIDE, DEEP, STAGES, BATCH = 64, 128, 32, 3, 64
-THREADS, WIDE_THREADS = 256, 128
-LAYER_WORDS = 11
+# What the kernels have in their blocks: outputs, and parts of the inner sum; in threads.
+ROWS, COLUMNS, CHUNK, SQUARE = 8, 32, 128, 64
+HIGH, WIDE, TALL, DEEP, STAGES, BATCH = 64, 128, 128, 32, 3, 64
+THREADS, LAST, UPDATERS, WIDE_THREADS = 256, 512, 256, 128
 FLOAT = 4  # bytes
 SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + 4) + DEEP * (WIDE + 4))
-UPDATE_SHARED = FLOAT * BATCH * (HIGH + 4 + WIDE + 4)
+UPDATE_SHARED = FLOAT * BATCH * (TALL + 4 + WIDE + 4)
 # Multiplications of a product, and widths, from which on it is one of wide matrices.
 WIDE_FROM, WIDE_WIDTH = 1 << 25, 32
-SCORES, CLASSES = 1 << 13, 32  # that one block takes the loss of, and of products made there
-LARGEST_BATCH = 1024  # examples that one block takes the loss of
+ROWS_EACH = 4  # at most, that a block has of the last layers, one after the other
 BATCHES = 64 << 20  # bytes of batches that are gathered at once
+
+# A layer as the kernels find it: fused.cu's Layer. Arrays are there by their addresses.
+NUMBERS = ("keep_prob", "alpha", "scale")
+ARRAYS = ("w", "w_m", "w_v", "bias", "bias_m", "bias_v", "x", "h", "d")
+LAYER = np.dtype(
+    [(name, "f8") for name in NUMBERS]
+    + [(name, "u8") for name in ARRAYS]
+    + [(name, "i8") for name in ("op", "inner", "width", "place")]
+)
 
 
 def blocks_of(shape: tuple[int, ...], high: int, wide: int) -> int:
@@ -44,13 +52,41 @@ def is_wide(block: Block, n: int) -> bool:
     return bool(n * inner * width >= WIDE_FROM and min(inner, width) >= WIDE_WIDTH)
 
 
-def unfit(plan: Plan, program: Program, address: Callable[[Array], int]) -> str:
-    """Why this module can't run a step, in words; "" where it can. address: where an array lies."""
+def whole_fours(width: int) -> int:
+    """How far apart the rows of a product's sums are."""
+    return -(-width // 4) * 4
+
+
+def row_size(width: int) -> int:
+    """How far apart the rows of weights are in last_layers' shared memory."""
+    return width if width % 4 else 4 * (width // 4 | 1)
+
+
+def places(blocks: Sequence[Block]) -> list[int]:
+    """Where last_layers has each of those layers in shared memory: after their rows, the numbers
+    of a row of the batch and their parts. At the end, how many numbers there are in all."""
+    widths = [whole_fours(block.w.shape[1]) for block in blocks]
+    sizes = list(widths)  # a row's z
+    for i, block in enumerate(blocks[1:], 1):
+        rows, width = block.w.shape
+        sizes[i] += whole_fours(rows * row_size(width)) + widths[i]  # w and the bias
+    before = len(blocks) * LAYER.itemsize // FLOAT + max(widths) + max(LAST, *widths)
+    return [before + sum(sizes[:i]) for i in range(len(sizes) + 1)]
+
+
+def shared_by(blocks: Sequence[Block]) -> int:
+    """Bytes of a block's shared memory that last_layers takes for those layers."""
+    return FLOAT * places(blocks)[-1]
+
+
+def unfit(plan: Plan, program: Program, address: Callable[[Array], int], shared: int) -> str:
+    """Why this module can't run a step, in words; "" where it can. address: where an array lies;
+    shared: bytes that a block's threads may share."""
     n = plan.batch_size
     if plan.dtype != "float32":
         return f"the fused kernels are for float32, not {plan.dtype}"
-    if n > LARGEST_BATCH:
-        return f"a batch has more than {LARGEST_BATCH} examples"
+    if shared_by(program.blocks[-1:]) > shared:
+        return "a row of the last layer doesn't fit into a block's shared memory"
     for block in program.blocks:
         arrays = (block.w, *block.w_state)
         divisible = all(size % 4 == 0 for size in block.w.shape)
@@ -60,40 +96,68 @@ def unfit(plan: Plan, program: Program, address: Callable[[Array], int]) -> str:
 
 
 class FusedStep(CapturedStep):
-    """CapturedStep with the kernels of fused.cu and wide.cu; cuBLAS's product is left for the
-    gradient of a wide layer's input alone."""
+    """CapturedStep with the kernels of fused.cu, last.cu and wide.cu; cuBLAS's product is left for
+    the gradient of a wide layer's input alone."""
 
     how = "as CUDA graphs of fused kernels"
 
     def allocate(self) -> None:
-        n, blocks = self.plan.batch_size, self.program.blocks
+        n, blocks, empty = self.plan.batch_size, self.program.blocks, self.device.empty
         inputs = blocks[0].w.shape[0]
         # Batches are gathered for as many steps at once as there is room for.
         self.together = STEPS
         while self.together > 1 and FLOAT * self.together * n * inputs > BATCHES:
             self.together //= 2
-        self.x = self.device.empty((self.together, n, inputs), self.plan.dtype)
-        sizes = [self.splits(block)[0] * n * block.w.shape[1] for block in blocks]
-        self.sums = self.device.empty((max(sizes),), self.plan.dtype)
-        self.narrow = [i for i, block in enumerate(blocks) if not is_wide(block, n)]
-        rows = [self.layer(i) for i in self.narrow]
-        self.update_blocks = sum(row[-1] for row in rows)
-        self.layers = self.device.empty((max(len(rows), 1), LAYER_WORDS), "uint64")
-        self.device.fill(
-            self.layers[: len(rows)], np.array(rows, np.uint64).reshape(-1, LAYER_WORDS)
-        )
+        self.x = empty((self.together, n, inputs), self.plan.dtype)
+        sizes = [self.splits(block)[0] * n * whole_fours(block.w.shape[1]) for block in blocks]
+        self.sums = empty((max(sizes),), self.plan.dtype)
+        self.row_losses = empty((STEPS, n), self.plan.dtype)
+        self.first = self.first_of_the_last()
+        rows = np.concatenate([self.layer(i) for i in range(len(blocks))])
+        rows["place"][self.first :] = places(blocks[self.first :])[:-1]
+        words = rows.view(np.uint64)
+        self.layers = empty((len(blocks), LAYER.itemsize // 8), "uint64")
+        self.device.fill(self.layers, words.reshape(self.layers.shape))
+        self.wide = [i for i, block in enumerate(blocks) if is_wide(block, n)]
+        # The narrow layers' updates, a block each: which layer, and which block of it.
+        updates = [
+            np.arange(self.update_blocks(block, SQUARE, COLUMNS), dtype=np.uint64) | i << 32
+            for i, block in enumerate(blocks)
+            if i not in self.wide
+        ]
+        self.narrow = sum(map(len, updates))
+        self.places = empty((max(self.narrow, 1),), "uint64")
+        if updates:
+            self.device.fill(self.places, np.concatenate(updates))
 
-    def layer(self, i: int) -> tuple[int, ...]:
-        """Block i's row for update_layers; the first block's input is 0, as it is another one in
-        each step."""
-        block, address = self.program.blocks[i], self.device.address
+    def first_of_the_last(self) -> int:
+        """The first block of those whose products, but for its own, last_layers makes."""
+        blocks, n = self.program.blocks, self.plan.batch_size
+        first = len(blocks) - 1
+        if n > ROWS_EACH * self.device.processors:
+            return first
+        while (
+            first > 0
+            and not is_wide(blocks[first], n)
+            and shared_by(blocks[first - 1 :]) <= self.device.shared
+        ):
+            first -= 1
+        return first
+
+    def layer(self, i: int) -> Any:
+        """Block i's row of `layers`. The first block's input is 0: it is another one in each
+        step."""
+        block, row = self.program.blocks[i], np.zeros(1, LAYER)
         w, b = block.with_states()
-        x = address(self.h[i - 1]) if i else 0
-        blocks = blocks_of(block.w.shape, SQUARE, SQUARE) + -(-block.w.shape[1] // THREADS)
-        return (x, *map(address, (self.d[i], *w, *b)), *block.w.shape, blocks)
+        arrays = (*w, *b, self.h[i - 1] if i else None, self.h[i], self.d[i])
+        op, alpha, scale, keep_prob, *_ = self.settings(i, 0)
+        numbers = (keep_prob, alpha, scale)
+        addresses = [0 if array is None else self.device.address(array) for array in arrays]
+        row[0] = (*numbers, *addresses, op, *block.w.shape, 0)
+        return row
 
     def owned(self) -> list[Array]:
-        own = [self.x, *self.z, *self.h, *self.d, self.sums, self.losses]
+        own = [self.x, *self.z, *self.h, *self.d, self.sums, self.row_losses, self.losses]
         return own + [a for block in self.program.blocks for a, _ in block.arrays()]
 
     def splits(self, block: Block) -> tuple[int, int]:
@@ -114,13 +178,16 @@ class FusedStep(CapturedStep):
                 many = min(self.together, steps - k)
                 self.gather(self.order[k : k + many], self.x[:many])
             self.step(k)
+        n, factor = np.int32(self.plan.batch_size), self.factor()
+        losses = (self.row_losses, self.losses, n, factor)
+        self.device.launch("sum_losses", (steps, 32, 1), *losses)
 
     def step(self, k: int) -> None:
-        last = len(self.program.blocks) - 1
-        for i in range(last):
+        for i in range(self.first):
             self.forward(i, k)
-        self.loss(last, k)
-        for i in range(last, 0, -1):
+        self.products(self.first, k)
+        self.last_layers(k)
+        for i in range(self.first, 0, -1):
             self.input_gradient(i, k)
         self.update_all(k)
 
@@ -131,33 +198,33 @@ class FusedStep(CapturedStep):
     def input(self, i: int, k: int = 0) -> Array:
         return self.h[i - 1] if i else self.x[k % self.together]
 
-    def shape(self, i: int) -> tuple[Any, Any]:
-        """The block's widths as kernels take them."""
+    def shape(self, i: int) -> tuple[Any, Any, Any]:
+        """The batch's size and the block's widths as kernels take them."""
         inner, width = self.program.blocks[i].w.shape
-        return np.int32(inner), np.int32(width)
+        return np.int32(self.plan.batch_size), np.int32(inner), np.int32(width)
 
     def forward(self, i: int, k: int) -> None:
         """Launch what makes block i's z and h of its input."""
-        block, n = self.program.blocks[i], self.plan.batch_size
-        inner, width = self.shape(i)
+        block = self.program.blocks[i]
+        n, inner, width = self.shape(i)
         outputs = (block.b, self.z[i], self.h[i])
         splits, _ = self.splits(block)
         if splits == 1 and not is_wide(block, n):
-            arguments = (self.input(i, k), block.w, *outputs, np.int32(n), inner, width)
+            arguments = (self.input(i, k), block.w, *outputs, n, inner, width)
             blocks = blocks_of((n, width), ROWS, COLUMNS)
             self.launch("forward_layer", blocks, *arguments, *self.settings(i, k))
             return
         self.products(i, k)
-        size = self.z[i].size
-        sums = (self.sums, np.int32(splits), *outputs, np.int32(size), width)
-        self.device.launch("forward_sums", size, *sums, *self.settings(i, k))
+        sums = (self.sums, np.int32(splits), *outputs, n, width)
+        fours = int(n * whole_fours(width)) // 4
+        self.device.launch("forward_sums", fours, *sums, *self.settings(i, k))
 
     def products(self, i: int, k: int) -> None:
         """Launch block i's product, in the parts of its inner sum."""
-        block, n = self.program.blocks[i], self.plan.batch_size
-        inner, width = self.shape(i)
+        block = self.program.blocks[i]
+        n, inner, width = self.shape(i)
         splits, chunk = self.splits(block)
-        arguments = (self.input(i, k), block.w, self.sums, np.int32(n), inner, width)
+        arguments = (self.input(i, k), block.w, self.sums, n, inner, width)
         if is_wide(block, n):
             work = (splits * blocks_of((n, width), HIGH, WIDE), WIDE_THREADS, 1)
             self.device.launch("wide_sums", work, *arguments, np.int32(chunk), shared=SUMS_SHARED)
@@ -165,52 +232,51 @@ class FusedStep(CapturedStep):
             blocks = splits * blocks_of((n, width), ROWS, COLUMNS)
             self.launch("product_sums", blocks, *arguments, np.int32(splits))
 
-    def loss(self, i: int, k: int) -> None:
-        """Launch the last block, i, the loss and its gradient by z."""
-        block, n = self.program.blocks[i], self.plan.batch_size
-        inner, classes = self.shape(i)
-        splits, _ = self.splits(block)
-        outputs = (block.b, self.z[i], self.h[i], *self.target(k), *self.settings(i, k))
-        if self.z[i].size > SCORES:
-            self.forward(i, k)
-            self.loss_kernel("loss_and_gradient", self.h[i], *self.target(k))
-            self.backward_elements(i, k)
-        elif splits == 1 and classes <= CLASSES and not is_wide(block, n):
-            self.loss_kernel("loss_of_products", self.input(i, k), block.w, inner, *outputs)
-        else:
-            self.products(i, k)
-            self.loss_kernel("loss_of_sums", self.sums, np.int32(splits), *outputs)
-
-    def backward_elements(self, i: int, k: int) -> None:
-        """Launch the gradient of block i's z from that of its h."""
-        size = self.z[i].size
-        arguments = (self.d[i], self.z[i], np.int32(size), *self.settings(i, k))
-        self.device.launch("backward_elements", size, *arguments)
+    def last_layers(self, k: int) -> None:
+        """Launch the last layers from the first one's product on, the loss and the way back."""
+        first, n = self.first, self.plan.batch_size
+        blocks = self.program.blocks[first:]
+        splits, _ = self.splits(blocks[0])
+        widest = max(block.w.shape[1] for block in blocks)
+        layers = (self.layers[first:], np.int32(len(blocks)), np.int32(widest))
+        sums, labels = (self.sums, np.int32(splits)), (self.labels, self.order[k])
+        losses = (self.factor(), self.row_losses[k], np.int32(n))
+        arguments = (*layers, *sums, *labels, *losses, self.keys[first:], k)
+        work = (min(n, self.device.processors), LAST, 1)
+        self.device.launch("last_layers", work, *arguments, shared=shared_by(blocks))
 
     def input_gradient(self, i: int, k: int) -> None:
         """Launch the gradient of the z that block i has its input from."""
-        block, n, d = self.program.blocks[i], self.plan.batch_size, self.d[i]
-        inner, width = self.shape(i)
+        block, d = self.program.blocks[i], self.d[i]
+        n, inner, width = self.shape(i)
         if is_wide(block, n):
             self.product(d, False, block.w, True, self.d[i - 1])
-            self.backward_elements(i - 1, k)
+            size = self.d[i - 1].size
+            elements = (self.d[i - 1], self.z[i - 1], np.int32(size), *self.settings(i - 1, k))
+            self.device.launch("backward_elements", size, *elements)
             return
-        arguments = (d, block.w, self.z[i - 1], self.d[i - 1], np.int32(n), inner, width)
-        blocks = blocks_of((n, block.w.shape[0]), ROWS, COLUMNS)
+        arguments = (d, block.w, self.z[i - 1], self.d[i - 1], n, inner, width)
+        blocks = blocks_of((n, inner), ROWS, COLUMNS)
         self.launch("input_gradient", blocks, *arguments, *self.settings(i - 1, k))
 
+    def update_blocks(self, block: Block, high: int, wide: int) -> int:
+        """Blocks of threads that update a layer, the first ones its bias."""
+        return int(-(-block.w.shape[1] // UPDATERS)) + blocks_of(block.w.shape, high, wide)
+
     def update_all(self, k: int) -> None:
-        """Launch the updates, when no gradient needs the weights any more."""
-        n, update = np.int32(self.plan.batch_size), np.int32(self.update)
-        for i, block in enumerate(self.program.blocks):
-            if i in self.narrow:
-                continue
+        """Launch the updates, when no gradient needs the weights any more; the narrow layers' with
+        the last one of the wide layers'."""
+        update, row = np.int32(self.update), self.table[k]
+        layers = (self.layers, self.places, self.input(0, k))
+        for i in self.wide:
+            block = self.program.blocks[i]
             w, b = block.with_states()
-            blocks = -(-block.w.shape[1] // WIDE_THREADS) + blocks_of(block.w.shape, HIGH, WIDE)
-            arguments = (self.input(i, k), self.d[i], *w, *b, n, *self.shape(i), update)
-            work = (blocks, WIDE_THREADS, 1)
-            self.device.launch("wide_update", work, *arguments, self.table[k], shared=UPDATE_SHARED)
-        if self.narrow:
-            batch = self.input(0, k)
-            arguments = (self.layers, batch, n, update, self.table[k])
-            self.launch("update_layers", self.update_blocks, *arguments)
+            narrow = self.narrow if i == self.wide[-1] else 0
+            arguments = (self.input(i, k), self.d[i], *w, *b, *self.shape(i), update, row)
+            work = (narrow + self.update_blocks(block, TALL, WIDE), UPDATERS, 1)
+            more = (*layers, np.int32(narrow))
+            self.device.launch("wide_update", work, *arguments, *more, shared=UPDATE_SHARED)
+        if not self.wide:
+            n = np.int32(self.plan.batch_size)
+            work = (self.narrow, UPDATERS, 1)
+            self.device.launch("update_layers", work, *layers, n, update, row)

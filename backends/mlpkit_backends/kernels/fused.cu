@@ -6,7 +6,35 @@
 const int ROWS = 8, COLUMNS = 32;  // of a block's outputs: a row a warp
 const int CHUNK = 128;  // of the inner sum, brought to shared memory at once
 const int BATCH = 64;  // examples, of an update's inner sum
-const int SCORES = 8192, LARGEST_BATCH = 1024;  // that one block takes the loss of
+const int SQUARE = 64;  // rows of weights that a block updates, COLUMNS of them
+const int UPDATERS = 256;  // threads of the blocks that update
+
+#ifdef __CUDACC__
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
+
+__device__ __forceinline__ unsigned shared_address(const float *place) {
+    return unsigned(__cvta_generic_to_shared(place));
+}
+
+// A float to shared memory, there when `copied` has waited for it.
+__device__ __forceinline__ void copy_one(float *to, const float *from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from));
+}
+
+// Four of them, zeros unless they are inside.
+__device__ __forceinline__ void copy_four(float *to, const float *from, bool inside) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(inside ? 16 : 0));
+}
+
+__device__ __forceinline__ void end_copy() { asm volatile("cp.async.commit_group;"); }
+
+// Wait for this thread's copies but for the last `but` that ended.
+template <int but>
+__device__ __forceinline__ void copied() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(but) : "memory");
+}
+#endif
 
 // What an activation's kernel takes, as forward_elements.
 struct Activation {
@@ -26,6 +54,20 @@ struct Activation {
     __device__ real backward(real dy, real z, int i) const {
         if (keep_prob > 0) dy = drop(kept(i), dy, real(keep_prob));
         return activate_backward(op, dy, z, alpha, scale);
+    }
+};
+
+// A layer as kernels find it in memory: fused.py's LAYER.
+struct Layer {
+    double keep_prob, alpha, scale;
+    real *w, *w_m, *w_v, *bias, *bias_m, *bias_v;
+    const real *x;  // its input; 0: in the batch
+    real *h, *d;
+    long long op, inner, width;
+    long long place;  // in last_layers' shared memory
+
+    __device__ Activation activation(const word *key, long long k) const {
+        return {int(op), real(alpha), real(scale), keep_prob, key, k};
     }
 };
 
@@ -67,14 +109,18 @@ __device__ real product_of_chunk(
     return (sum.at[0] + sum.at[1]) + (sum.at[2] + sum.at[3]);
 }
 
-// sums (splits, n, width): x (n, inner) times w, of a CHUNK of the inner sum each.
+// The rows of a product's sums begin at whole fours.
+FORMULA int whole_fours(int width) { return (width + 3) / 4 * 4; }
+
+// sums (splits, n, whole_fours(width)): x (n, inner) times w, of a CHUNK of the inner sum each.
 extern "C" __global__ __launch_bounds__(256, 4) void product_sums(
     const real *x, const real *w, real *sums, int n, int inner, int width, int splits
 ) {
     int blocks = gridDim.x / splits, split = blockIdx.x / blocks;
     Output at(blockIdx.x % blocks, width);
     real sum = product_of_chunk(x, w, at, n, inner, width, split * CHUNK);
-    if (at.row < n && at.column < width) sums[(split * n + at.row) * width + at.column] = sum;
+    if (at.row < n && at.column < width)
+        sums[(split * n + at.row) * whole_fours(width) + at.column] = sum;
 }
 
 // z (n, width) <- x (n, inner) times w, plus bias; h <- its activation. inner: at most CHUNK.
@@ -92,124 +138,38 @@ extern "C" __global__ __launch_bounds__(256, 4) void forward_layer(
     h[i] = activation.forward(sum, i);
 }
 
-// An element's sum over the splits.
-FORMULA real sum_of_splits(const real *sums, int splits, int count, int i) {
-    real sum = sums[i];
-    for (int split = 1; split < splits; split++) sum += sums[split * count + i];
+// Four neighbours' sums over the splits, `apart` from one to the next.
+FORMULA Four sum_of_splits(const real *sums, int splits, int apart) {
+    const int AT_ONCE = 12;
+    Four sum = {};
+    for (int first = 0; first < splits; first += AT_ONCE) {
+        Four parts[AT_ONCE] = {};
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)  // all on their way before one is needed
+            if (first + i < splits) parts[i] = *(const Four *)(sums + (first + i) * apart);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            for (int j = 0; j < 4; j++) sum.at[j] += parts[i].at[j];
+    }
     return sum;
 }
 
 // The same of any inner sum, from its splits' sums.
 extern "C" __global__ void forward_sums(
-    const real *sums, int splits, const real *bias, real *z, real *h, int count, int width, int op,
+    const real *sums, int splits, const real *bias, real *z, real *h, int n, int width, int op,
     real alpha, real scale, double keep_prob, const word *key, long long k
 ) {
     Activation activation = {op, alpha, scale, keep_prob, key, k};
-    EACH(i, count) {
-        real sum = sum_of_splits(sums, splits, count, i) + bias[i % width];
-        z[i] = sum;
-        h[i] = activation.forward(sum, i);
-    }
-}
-
-// What the losses' kernels share: the scores of a batch in one block, a warp a row at a time.
-struct Batch {
-    const long long *labels, *order;
-    real factor, *d, *loss;
-    int n, classes;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-};
-
-__shared__ real scores[SCORES];  // a block's h
-__shared__ int label_of[LARGEST_BATCH];
-
-__device__ void fetch_labels(const Batch &batch) {
-    for (int i = threadIdx.x; i < batch.n; i += blockDim.x)
-        label_of[i] = batch.labels[batch.order[i]];
-}
-
-// A score and what is kept of it: z and its activation h.
-__device__ void keep_score(const Activation &activation, real *z, real *h, int i, real sum) {
-    z[i] = sum;
-    h[i] = scores[i] = activation.forward(sum, i);
-}
-
-// *loss, and d (n, classes), the loss's gradient by z.
-__device__ void loss_of_scores(
-    const Batch &batch, const Activation &activation, const real *z
-) {
-    __shared__ real losses[32];
-    __syncthreads();
-    real sum = 0;
-    for (int row = batch.warp; row < batch.n; row += batch.warps) {
-        const real *s = scores + row * batch.classes;
-        int label = label_of[row];
-        real largest, total;
-        softmax_parts(s, batch.classes, &largest, &total);
-        sum += cross_entropy(s[label], largest, total);
-        for (int c = batch.lane; c < batch.classes; c += 32) {
-            int i = row * batch.classes + c;
-            real dy = batch.factor * cross_entropy_backward(s[c], largest, total, c == label);
-            batch.d[i] = activation.backward(dy, z[i], i);
+    int fours = whole_fours(width) / 4;
+    EACH(four, n * fours) {
+        Four sum = sum_of_splits(sums + 4 * four, splits, n * whole_fours(width));
+        int row = four / fours, first = 4 * (four % fours);
+        for (int column = first; column < min(first + 4, width); column++) {
+            int i = row * width + column;
+            z[i] = sum.at[column - first] + bias[column];
+            h[i] = activation.forward(z[i], i);
         }
     }
-    if (batch.lane == 0) losses[batch.warp] = sum;
-    __syncthreads();
-    if (batch.warp > 0) return;
-    sum = sum_of_lanes(batch.lane < batch.warps ? losses[batch.lane] : real(0));
-    if (batch.lane == 0) *batch.loss = batch.factor * sum;
-}
-
-// The last layer from the splits' sums, and its loss. One block; n times classes is at most SCORES,
-// and n LARGEST_BATCH.
-extern "C" __global__ void loss_of_sums(
-    const real *sums, int splits, const real *bias, real *z, real *h, const long long *labels,
-    const long long *order, real factor, real *d, real *loss, int n, int classes, int op,
-    real alpha, real scale, double keep_prob, const word *key, long long k
-) {
-    Activation activation = {op, alpha, scale, keep_prob, key, k};
-    Batch batch = {labels, order, factor, d, loss, n, classes};
-    fetch_labels(batch);
-    int count = n * classes;
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
-        real sum = sum_of_splits(sums, splits, count, i) + bias[i % classes];
-        keep_score(activation, z, h, i, sum);
-    }
-    loss_of_scores(batch, activation, z);
-}
-
-// The same from the last layer's input x (n, inner): a row's products in the lanes of its warp.
-// inner is at most CHUNK, classes 32.
-extern "C" __global__ void loss_of_products(
-    const real *x, const real *w, int inner, const real *bias, real *z, real *h,
-    const long long *labels, const long long *order, real factor, real *d, real *loss, int n,
-    int classes, int op, real alpha, real scale, double keep_prob, const word *key, long long k
-) {
-    Activation activation = {op, alpha, scale, keep_prob, key, k};
-    Batch batch = {labels, order, factor, d, loss, n, classes};
-    fetch_labels(batch);
-    for (int row = batch.warp; row < n; row += batch.warps) {
-        real own = 0, xs[CHUNK / 32];
-        for (int part = 0; part < CHUNK / 32; part++) {
-            int at = batch.lane + 32 * part;
-            xs[part] = at < inner ? x[row * inner + at] : real(0);
-        }
-#pragma unroll 5
-        for (int c = 0; c < classes; c++) {
-            real sum = 0;
-            for (int part = 0; part < CHUNK / 32; part++) {
-                int at = batch.lane + 32 * part;
-                sum = fma(xs[part], at < inner ? w[at * classes + c] : real(0), sum);
-            }
-            sum = sum_of_lanes(sum);
-            if (batch.lane == c) own = sum;
-        }
-        if (batch.lane < classes)
-            keep_score(
-                activation, z, h, row * classes + batch.lane, own + bias[batch.lane]
-            );
-    }
-    loss_of_scores(batch, activation, z);
 }
 
 // d (count,) <- the gradient of z from that of h.
@@ -239,8 +199,7 @@ extern "C" __global__ __launch_bounds__(256, 4) void input_gradient(
         if (first > 0) __syncthreads();
         int many = min(CHUNK, width - first);
 #pragma unroll
-        for (int part = 0; part < CHUNK / 32; part++) {
-            if (32 * part >= many) break;
+        for (int part = 0; part < CHUNK / 32; part++) {  // all on their way before one is needed
             int place = at.lane + 32 * part;
             bool more = place < many;
             real dy = more && at.row < n ? d[at.row * width + first + place] : real(0);
@@ -265,7 +224,7 @@ extern "C" __global__ __launch_bounds__(256, 4) void input_gradient(
 
 // A parameter and its state at i <- updated by the gradient g, from what was read of them before.
 // What a rule has no use for is the parameter itself, and neither read nor written.
-__device__ void store_updated(
+FORMULA void store_updated(
     int rule, const double *settings, real *w, real *m, real *v, int i, real p, real first,
     real second, real g
 ) {
@@ -276,8 +235,9 @@ __device__ void store_updated(
 }
 
 // bias's column and its state, updated by the sum of d's (n, width).
+template <int rule>
 __device__ void update_bias(
-    int rule, const double *settings, real *bias, real *m, real *v, const real *d, int n,
+    const double *settings, real *bias, real *m, real *v, const real *d, int n,
     int width, int column
 ) {
     real p = bias[column], g = 0;
@@ -287,75 +247,90 @@ __device__ void update_bias(
     store_updated(rule, settings, bias, m, v, column, p, first, second, g);
 }
 
-// 32 by 32 weights, of a matrix's block number `block`, updated by x (n, inner) transposed times
-// d (n, width).
+// SQUARE by COLUMNS weights, of a matrix's block number `block`, updated by x (n, inner) transposed
+// times d (n, width). memory: BATCH * (SQUARE + COLUMNS) of a block's.
+template <int rule>
 __device__ void update_weights_of(
-    int rule, const double *settings, real *w, real *m, real *v, const real *x, const real *d,
-    int n, int inner, int width, int block
+    const double *settings, const Layer &layer, const real *x, int n, int block,
+    real *memory
 ) {
-    __shared__ Four xs[BATCH][8];
-    __shared__ real ds[BATCH][COLUMNS];
+    const int EACH_WARP = SQUARE / (UPDATERS / 32);
+    real *xs = memory, *ds = memory + BATCH * SQUARE;
+    int inner = layer.inner, width = layer.width;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int across = (width + COLUMNS - 1) / COLUMNS;
-    int first_row = block / across * 32, column = block % across * COLUMNS + lane;
-    Four p = {}, first = {}, second = {}, g = {};
+    int row = block / across * SQUARE, first_column = block % across * COLUMNS;
+    int column = first_column + lane, first_row = row + EACH_WARP * warp;
+    real p[EACH_WARP], first[EACH_WARP] = {}, second[EACH_WARP] = {}, g[EACH_WARP] = {};
 #pragma unroll
-    for (int j = 0; j < 4; j++) {  // read before it is needed
-        int i = (first_row + 4 * warp + j) * width + column;
-        if (first_row + 4 * warp + j >= inner || column >= width) continue;
-        p.at[j] = w[i];
-        if (rule != SGD) first.at[j] = m[i];
-        if (rule == ADAM) second.at[j] = v[i];
+    for (int j = 0; j < EACH_WARP; j++) {  // read before it is needed
+        int i = (first_row + j) * width + column;
+        if (first_row + j >= inner || column >= width) continue;
+        p[j] = layer.w[i];
+        if (rule != SGD) first[j] = layer.w_m[i];
+        if (rule == ADAM) second[j] = layer.w_v[i];
     }
     for (int example = 0; example < n; example += BATCH) {
         if (example > 0) __syncthreads();
         int many = min(BATCH, n - example);
-#pragma unroll
-        for (int part = 0; part < BATCH / ROWS; part++) {
-            int k = warp + ROWS * part;
-            bool there = k < many && first_row + lane < inner;
-            xs[k][lane / 4].at[lane % 4] =
-                there ? x[(example + k) * inner + first_row + lane] : real(0);
-            there = k < many && column < width;
-            ds[k][lane] = there ? d[(example + k) * width + column] : real(0);
+#pragma unroll 8
+        for (int i = threadIdx.x; i < BATCH * SQUARE; i += UPDATERS) {
+            int k = i / SQUARE, y = row + i % SQUARE;
+            xs[i] = k < many && y < inner ? x[(example + k) * inner + y] : real(0);
+        }
+#pragma unroll 8
+        for (int i = threadIdx.x; i < BATCH * COLUMNS; i += UPDATERS) {
+            int k = i / COLUMNS, c = first_column + i % COLUMNS;
+            ds[i] = k < many && c < width ? layer.d[(example + k) * width + c] : real(0);
         }
         __syncthreads();
 #pragma unroll 8
-        for (int k = 0; k < many; k++)
-            for (int j = 0; j < 4; j++) g.at[j] = fma(xs[k][warp].at[j], ds[k][lane], g.at[j]);
+        for (int k = 0; k < many; k++) {
+            real d = ds[k * COLUMNS + lane];
+#pragma unroll
+            for (int j = 0; j < EACH_WARP; j += 4) {
+                Four four = *(const Four *)(xs + k * SQUARE + EACH_WARP * warp + j);
+                for (int i = 0; i < 4; i++) g[j + i] = fma(four.at[i], d, g[j + i]);
+            }
+        }
     }
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        int i = (first_row + 4 * warp + j) * width + column;
-        if (first_row + 4 * warp + j >= inner || column >= width) continue;
-        store_updated(rule, settings, w, m, v, i, p.at[j], first.at[j], second.at[j], g.at[j]);
+    for (int j = 0; j < EACH_WARP; j++) {
+        int i = (first_row + j) * width + column;
+        if (first_row + j >= inner || column >= width) continue;
+        store_updated(
+            rule, settings, layer.w, layer.w_m, layer.w_v, i, p[j], first[j], second[j], g[j]
+        );
     }
 }
 
-// Layers as rows of words: where the input x (0: in `batch`), d, w, bias and their states lie, the
-// widths, and how many blocks update the layer, the last ones of them its bias.
-enum { X, D, W, W_M, W_V, BIAS, BIAS_M, BIAS_V, INNER, WIDTH, BLOCKS, WORDS };
-
-// All parameters of the layers, updated.
-extern "C" __global__ __launch_bounds__(256, 4) void update_layers(
-    const word *layers, const real *batch, int n, int rule, const double *row
+// A block's part of the narrow layers' parameters, updated: place says of which layer and which
+// part, the first ones of them of its bias.
+template <int rule>
+__device__ void update_part(
+    const double *settings, const word *layers, word place, const real *batch, int n,
+    real *memory
 ) {
-    int block = blockIdx.x;
-    for (; block >= int(layers[BLOCKS]); layers += WORDS) block -= int(layers[BLOCKS]);
-    double settings[6];
-    for (int j = 0; j < 6; j++) settings[j] = row[j];
-    int inner = layers[INNER], width = layers[WIDTH];
-    const real *x = layers[X] ? (const real *)layers[X] : batch, *d = (const real *)layers[D];
-    int of_bias = block - (int(layers[BLOCKS]) - (width + 255) / 256);
-    if (of_bias >= 0) {
-        int column = 256 * of_bias + threadIdx.x;
-        real *bias = (real *)layers[BIAS], *m = (real *)layers[BIAS_M];
-        if (column < width)
-            update_bias(rule, settings, bias, m, (real *)layers[BIAS_V], d, n, width, column);
-        return;
-    }
-    update_weights_of(
-        rule, settings, (real *)layers[W], (real *)layers[W_M], (real *)layers[W_V], x, d, n, inner,
-        width, block
-    );
+    const Layer &layer = ((const Layer *)layers)[place >> 32];
+    int width = layer.width, block = int(place & 0xFFFFFFFF);
+    int of_bias = (width + UPDATERS - 1) / UPDATERS, column = UPDATERS * block + threadIdx.x;
+    if (block >= of_bias)
+        update_weights_of<rule>(
+            settings, layer, layer.x ? layer.x : batch, n, block - of_bias, memory
+        );
+    else if (column < width)
+        update_bias<rule>(
+            settings, layer.bias, layer.bias_m, layer.bias_v, layer.d, n, width, column
+        );
+}
+
+// The narrow layers, updated: a block for each of the places.
+extern "C" __global__ __launch_bounds__(256, 2) void update_layers(
+    const word *layers, const word *places, const real *batch, int n, int number, const double *row
+) {
+    __shared__ Four memory[BATCH * (SQUARE + COLUMNS) / 4];
+    double settings[TABLE];
+    for (int j = 0; j < TABLE; j++) settings[j] = row[j];
+    word place = places[blockIdx.x];
+    WITH_RULE(number, update_part<rule>(settings, layers, place, batch, n, (real *)memory))
 }

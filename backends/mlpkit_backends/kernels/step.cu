@@ -118,39 +118,55 @@ struct alignas(4 * sizeof(real)) Four {
     real at[4];
 };
 
+// work for the rule of that number, which the compiler knows there: what follows from it is decided
+// once, not for every weight.
+#define WITH_RULE(number, work) \
+    switch (number) { \
+    case SGD: { constexpr int rule = SGD; work; break; } \
+    case SGDM: { constexpr int rule = SGDM; work; break; } \
+    case RMSPROP: { constexpr int rule = RMSPROP; work; break; } \
+    case ADAM: { constexpr int rule = ADAM; work; break; } \
+    }
+
 // p and its state from dw; SGDM's velocity has been updated by the product that made the gradient.
 FORMULA void update_weight(int rule, const double *row, real &p, real dw, real &m, real &v) {
     if (rule == SGDM) p += m;
     else update_one(rule, row, p, dw, &m, &v);
 }
 
+// A matrix of weights and its state, updated from its gradient; of the numbers as many fours as may
+// be read at once. What a rule has no use for is w itself: neither read nor written.
+template <int rule>
+__device__ void update_matrix(
+    const double *settings, real *w, const real *dw, real *m, real *v, int count, int fours
+) {
+    // All loads before any store, which might be to any of them.
+    EACH(i, fours) {
+        Four p = ((Four *)w)[i], first = ((Four *)m)[i], second = {}, g = {};
+        if (rule != SGDM) g = ((const Four *)dw)[i];
+        if (rule == ADAM) second = ((Four *)v)[i];
+        for (int j = 0; j < 4; j++)
+            update_weight(rule, settings, p.at[j], g.at[j], first.at[j], second.at[j]);
+        if (rule != SGDM) ((Four *)m)[i] = first;
+        if (rule == ADAM) ((Four *)v)[i] = second;
+        ((Four *)w)[i] = p;
+    }
+    EACH(rest, count - 4 * fours) {
+        int i = 4 * fours + rest;
+        update_weight(rule, settings, w[i], dw[i], m[i], v[i]);
+    }
+}
+
 // `many` weight matrices and their state, updated from their gradients. matrices: six words each,
 // where w, dw, m and v lie, their elements, and how many fours of them are aligned.
 extern "C" __global__ void update_weights(
-    const word *matrices, int many, int rule, const double *row
+    const word *matrices, int many, int number, const double *row
 ) {
-    double settings[6];  // in registers: row might be part of w, for all that the compiler knows
-    for (int j = 0; j < 6; j++) settings[j] = row[j];
-    for (int matrix = 0; matrix < many; matrix++, matrices += 6) {
-        real *w = (real *)matrices[0], *m = (real *)matrices[2], *v = (real *)matrices[3];
-        const real *dw = (const real *)matrices[1];
-        int count = matrices[4], fours = matrices[5];
-        // All loads before any store, which might be to any of them. What a rule has no use for is
-        // w itself: neither read nor written.
-        EACH(i, fours) {
-            Four p = ((Four *)w)[i], first = ((Four *)m)[i], second = {}, g = {};
-            if (rule != SGDM) g = ((const Four *)dw)[i];
-            if (rule == ADAM) second = ((Four *)v)[i];
-            for (int j = 0; j < 4; j++)
-                update_weight(rule, settings, p.at[j], g.at[j], first.at[j], second.at[j]);
-            if (rule != SGDM) ((Four *)m)[i] = first;
-            if (rule == ADAM) ((Four *)v)[i] = second;
-            ((Four *)w)[i] = p;
-        }
-        EACH(rest, count - 4 * fours) {
-            int i = 4 * fours + rest;
-            update_weight(rule, settings, w[i], dw[i], m[i], v[i]);
-        }
+    double settings[TABLE];  // in registers: row might be part of w, for all that the compiler knows
+    for (int j = 0; j < TABLE; j++) settings[j] = row[j];
+    for (const word *own = matrices; own < matrices + 6 * many; own += 6) {
+        real *w = (real *)own[0], *dw = (real *)own[1], *m = (real *)own[2], *v = (real *)own[3];
+        WITH_RULE(number, update_matrix<rule>(settings, w, dw, m, v, own[4], own[5]))
     }
 }
 

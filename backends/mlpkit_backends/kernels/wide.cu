@@ -2,17 +2,17 @@
 // number is nearly the sum of two TF32 numbers, the nearest and the rest, and a product that of three
 // of theirs, added in float32 (3xTF32): errors of some 2e-6 of a sum, where TF32 alone has 3e-4. What
 // is infinite, or will be as TF32, becomes NaN. Widths are multiples of 4, matrices aligned to 16
-// bytes. A block has 4 warps and 64 by 128 outputs, a warp 32 by 64; see PTX's mma.m16n8k8.
+// bytes. A warp has 32 by 64 outputs, and a block two of them side by side, wide_sums' two and
+// wide_update's four high; see PTX's mma.m16n8k8.
 
 const int HIGH = 64, WIDE = 128, DEEP = 32;  // of a block: outputs, and inner sum at once
+const int TALL = 128;  // rows of weights that a block updates, WIDE of them
 const int STAGES = 3;  // of DEEP, two on the way while one is multiplied
-const int AT_ONCE = 4;  // a lane's fours of weights on their way to their update
+const int AT_ONCE = 8;  // a lane's fours of weights on their way to their update
 // Rows in shared memory, a Four longer: neighbours in other banks.
-const int DEEP_ROW = DEEP + 4, HIGH_ROW = HIGH + 4, WIDE_ROW = WIDE + 4;
+const int DEEP_ROW = DEEP + 4, TALL_ROW = TALL + 4, WIDE_ROW = WIDE + 4;
 
 #ifdef __CUDACC__
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
-
 // c (16, 8) += a (16, 8) b (8, 8), a warp's; of the numbers the first 19 bits are read.
 __device__ __forceinline__ void multiply_add(float *c, const float *a, const float *b) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
@@ -20,22 +20,6 @@ __device__ __forceinline__ void multiply_add(float *c, const float *a, const flo
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
           "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
-}
-
-// Four floats to shared memory, zeros unless they are inside; done when `copied` has waited for it.
-__device__ __forceinline__ void copy_four(float *to, const float *from, bool inside) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     unsigned(__cvta_generic_to_shared(to))
-                 ),
-                 "l"(from), "r"(inside ? 16 : 0));
-}
-
-__device__ __forceinline__ void end_copy() { asm volatile("cp.async.commit_group;"); }
-
-// Wait for this thread's copies but for the last `but` that ended.
-template <int but>
-__device__ __forceinline__ void copied() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(but) : "memory");
 }
 #endif
 
@@ -93,17 +77,31 @@ struct Sums {
     }
 };
 
+// An update's state, read and written once in a step: it leaves the cache to the weights.
+__device__ __forceinline__ Four read_once(const real *place) {
+    Four found;
+    *(float4 *)&found = __ldcs((const float4 *)place);
+    return found;
+}
+
+__device__ __forceinline__ void write_once(real *place, Four four) {
+    __stcs((float4 *)place, *(float4 *)&four);
+}
+
 // A part of a matrix to shared memory, from (row, column) on; zeros beyond its last ones.
-template <int HEIGHT, int WIDTH>
+template <int HEIGHT, int WIDTH, int THREADS>
 __device__ __forceinline__ void bring(
     float *to, const float *from, int row, int column, int rows, int columns
 ) {
-#pragma unroll 4
-    for (int part = 0; part < HEIGHT * WIDTH / 4 / 128; part++) {
-        int i = threadIdx.x + 128 * part, y = i / (WIDTH / 4), x = i % (WIDTH / 4) * 4;
-        bool inside = row + y < rows && column + x < columns;
-        const float *place = inside ? from + (row + y) * columns + column + x : from;
-        copy_four(to + y * (WIDTH + 4) + x, place, inside);
+    const int FOURS = WIDTH / 4, APART = THREADS / FOURS;  // rows, from one four of a thread's on
+    int y = threadIdx.x / FOURS, x = threadIdx.x % FOURS * 4;
+    bool inside = column + x < columns;
+    from += (row + y) * columns + column + x;
+    to += y * (WIDTH + 4) + x;
+#pragma unroll
+    for (int i = 0; i < HEIGHT / APART; i++) {
+        copy_four(to, from, inside && row + y + i * APART < rows);
+        to += APART * (WIDTH + 4), from += APART * columns;
     }
 }
 
@@ -120,8 +118,8 @@ extern "C" __global__ __launch_bounds__(128, 2) void wide_sums(
     auto fetch = [&](int step) {
         float *to = memory + step % STAGES * stage_size;
         if (step < steps) {
-            bring<HIGH, DEEP>(to, x, row, first + step * DEEP, n, inner);
-            bring<DEEP, WIDE>(to + x_size, w, first + step * DEEP, column, inner, width);
+            bring<HIGH, DEEP, 128>(to, x, row, first + step * DEEP, n, inner);
+            bring<DEEP, WIDE, 128>(to + x_size, w, first + step * DEEP, column, inner, width);
         }
         end_copy();
     };
@@ -160,30 +158,82 @@ extern "C" __global__ __launch_bounds__(128, 2) void wide_sums(
     }
 }
 
-// update_layers of one whose weights are wide, its bias in the first blocks.
-extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
+// Where a four of a block's gradients is on its way to the update: rows that lanes write together
+// are 16 apart, and would be in the same banks.
+FORMULA int staged(int y, int z) { return y * WIDE_ROW + (z ^ (y & 16)); }
+
+// A block's weights and their state, (rows, columns) of a matrix, updated by the gradients that are
+// staged in memory.
+template <int rule>
+__device__ __forceinline__ void update_block(
+    const double *settings, real *w, real *m, real *v, const float *memory, int rows, int columns,
+    int width
+) {
+    const int WARPS = UPDATERS / 32;
+    int z = 4 * (threadIdx.x % 32);
+    if (z >= columns) return;
+    for (int y = threadIdx.x / 32; y < rows; y += WARPS * AT_ONCE) {
+        Four p[AT_ONCE], first[AT_ONCE] = {}, second[AT_ONCE] = {};
+        // All are read before one is written, which might be any of them.
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int place = (y + WARPS * i) * width + z;
+            if (y + WARPS * i >= rows) break;
+            p[i] = *(const Four *)(w + place);
+            if (rule != SGD) first[i] = read_once(m + place);
+            if (rule == ADAM) second[i] = read_once(v + place);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int place = (y + WARPS * i) * width + z;
+            if (y + WARPS * i >= rows) break;
+            Four g = *(const Four *)(memory + staged(y + WARPS * i, z));
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                update_one(
+                    rule, settings, p[i].at[j], g.at[j], &first[i].at[j], &second[i].at[j]
+                );
+            *(Four *)(w + place) = p[i];
+            if (rule != SGD) write_once(m + place, first[i]);
+            if (rule == ADAM) write_once(v + place, second[i]);
+        }
+    }
+}
+
+// update_layers of one whose weights are wide; the first blocks are for its bias and, as many as
+// `narrow`, for other layers.
+extern "C" __global__ __launch_bounds__(256, 2) void wide_update(
     const real *x, const real *d, real *w, real *m, real *v, real *bias, real *bias_m,
-    real *bias_v, int n, int inner, int width, int rule, const double *row
+    real *bias_v, int n, int inner, int width, int number, const double *row, const word *layers,
+    const word *places, const real *batch, int narrow
 ) {
     DYNAMIC_SHARED(memory);
-    float *xs = memory, *ds = memory + BATCH * HIGH_ROW;
-    double settings[6];
-    for (int j = 0; j < 6; j++) settings[j] = row[j];
-    int across = (width + WIDE - 1) / WIDE, of_bias = (width + 127) / 128;
-    if (int(blockIdx.x) < of_bias) {
-        int column = 128 * blockIdx.x + threadIdx.x;
-        if (column < width)
-            update_bias(rule, settings, bias, bias_m, bias_v, d, n, width, column);
+    float *xs = memory, *ds = memory + BATCH * TALL_ROW;
+    double settings[TABLE];
+    for (int j = 0; j < TABLE; j++) settings[j] = row[j];
+    int block = blockIdx.x;
+    if (block < narrow) {
+        WITH_RULE(number, update_part<rule>(settings, layers, places[block], batch, n, memory))
         return;
     }
-    int block = blockIdx.x - of_bias;
-    int first_row = block / across * HIGH, first_column = block % across * WIDE;
+    block -= narrow;
+    int across = (width + WIDE - 1) / WIDE, of_bias = (width + UPDATERS - 1) / UPDATERS;
+    if (block < of_bias) {
+        int column = UPDATERS * block + threadIdx.x;
+        if (column < width)
+            WITH_RULE(
+                number, update_bias<rule>(settings, bias, bias_m, bias_v, d, n, width, column)
+            )
+        return;
+    }
+    block -= of_bias;
+    int first_row = block / across * TALL, first_column = block % across * WIDE;
     Lane lane;
     Sums sum;
     for (int example = 0; example < n; example += BATCH) {
         if (example > 0) __syncthreads();
-        bring<BATCH, HIGH>(xs, x, example, first_row, n, inner);
-        bring<BATCH, WIDE>(ds, d, example, first_column, n, width);
+        bring<BATCH, TALL, UPDATERS>(xs, x, example, first_row, n, inner);
+        bring<BATCH, WIDE, UPDATERS>(ds, d, example, first_column, n, width);
         end_copy();
         copied<0>();
         __syncthreads();
@@ -194,7 +244,7 @@ extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
             Four b[2][2];
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                Four rows = *(const Four *)(xs + (k + 4 * i) * HIGH_ROW + lane.row + lane.four);
+                Four rows = *(const Four *)(xs + (k + 4 * i) * TALL_ROW + lane.row + lane.four);
 #pragma unroll
                 for (int j = 0; j < 4; j++) a[j / 2][2 * i + j % 2] = rows.at[j];
             }
@@ -212,33 +262,14 @@ extern "C" __global__ __launch_bounds__(128, 4) void wide_update(
     for (int i = 0; i < 16; i++) {
         int y = lane.row + lane.four + i / 4;
         int z = lane.column + 32 * (i / 2 % 2) + 16 * (i % 2) + 4 * lane.member;
-        *(Four *)(memory + y * WIDE_ROW + z) = sum.four(i / 8, i / 4 % 2, i / 2 % 2, i % 2);
+        *(Four *)(memory + staged(y, z)) = sum.four(i / 8, i / 4 % 2, i / 2 % 2, i % 2);
     }
     __syncthreads();
-    int z = 4 * (threadIdx.x % 32), end = min(HIGH, inner - first_row);
-    for (int y = threadIdx.x / 32; y < end && first_column + z < width; y += 4 * AT_ONCE) {
-        Four p[AT_ONCE], first[AT_ONCE] = {}, second[AT_ONCE] = {};
-        int place = (first_row + y) * width + first_column + z;
-        // All are read before one is written, which might be any of them.
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            if (y + 4 * i >= end) break;
-            p[i] = *(const Four *)(w + place + 4 * i * width);
-            if (rule != SGD) first[i] = *(const Four *)(m + place + 4 * i * width);
-            if (rule == ADAM) second[i] = *(const Four *)(v + place + 4 * i * width);
-        }
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            if (y + 4 * i >= end) break;
-            Four g = *(const Four *)(memory + (y + 4 * i) * WIDE_ROW + z);
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                update_one(
-                    rule, settings, p[i].at[j], g.at[j], &first[i].at[j], &second[i].at[j]
-                );
-            *(Four *)(w + place + 4 * i * width) = p[i];
-            if (rule != SGD) *(Four *)(m + place + 4 * i * width) = first[i];
-            if (rule == ADAM) *(Four *)(v + place + 4 * i * width) = second[i];
-        }
-    }
+    int rows = min(TALL, inner - first_row), columns = min(WIDE, width - first_column);
+    int first = first_row * width + first_column;
+    WITH_RULE(
+        number, update_block<rule>(
+                    settings, w + first, m + first, v + first, memory, rows, columns, width
+                )
+    )
 }

@@ -38,6 +38,7 @@ KERNEL = re.compile(
 )
 # Device functions in which threads meet.
 MEET = ("__syncthreads", "softmax_parts", "sum_of_lanes", "product_of_chunk", "update_part")
+MEET += ("update_all",)
 
 
 @cache
@@ -68,6 +69,13 @@ def kernels(fused: bool = True) -> dict[str, tuple[list[str], bool]]:
         types = [" ".join(p.split()[:-1]) for p in parameters.replace("*", "* ").split(",")]
         found[name] = (types, any(word in body for word in MEET))
     return found
+
+
+@cache
+def waits(name: str) -> bool:
+    """Whether the kernel waits for those before it by itself."""
+    bodies = {found: body for found, _, body in KERNEL.findall(source(fused=True))}
+    return any(word in bodies[name] for word in ("wait_for_kernels", "update_all"))
 
 
 def source_of_formulas() -> str:
@@ -183,7 +191,9 @@ class DeviceDouble:
         assert self.graph is None, "a copy while recording"
         return a.copy()
 
-    def launch(self, name: str, work: Any, *arguments: Any, shared: int = 0) -> None:
+    def launch(
+        self, name: str, work: Any, *arguments: Any, shared: int = 0, early: bool = False
+    ) -> None:
         types, meets = kernels()[name]
         assert len(arguments) == len(types), name
         slots = [self.slot(name, kind, a) for kind, a in zip(types, arguments, strict=True)]
@@ -191,6 +201,7 @@ class DeviceDouble:
         grid, width, height = (3, 5, 1) if isinstance(work, int) else work
         assert meets == (not isinstance(work, int)), name
         assert shared <= self.shared, name
+        assert early == waits(name), name
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         kernel = getattr(emulation(self.dtype), f"run_{name}")
         keep = (slots, arguments)

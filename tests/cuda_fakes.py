@@ -22,6 +22,12 @@ CompileException = cupys("CompileException", "cupy.cuda.compiler", Exception)
 KINDS = (CUDARuntimeError, CUDADriverError, CUBLASError, NVRTCError, CompileException, CublasError)
 
 
+def device(capability: str) -> types.SimpleNamespace:
+    """A device of that compute capability, as CuPy has it."""
+    shared = {"MaxSharedMemoryPerBlockOptin": 99 << 10}
+    return types.SimpleNamespace(id=0, compute_capability=capability, attributes=shared)
+
+
 def gpu() -> CupyBackend:
     """The backend over a device with 3 GiB of 80 free."""
     runtime = types.SimpleNamespace(
@@ -32,7 +38,7 @@ def gpu() -> CupyBackend:
     )
     space = types.SimpleNamespace(
         runtime=runtime,
-        Device=lambda: types.SimpleNamespace(id=0, compute_capability="120"),
+        Device=lambda: device("120"),
     )
     backend = CupyBackend.__new__(CupyBackend)
     backend.name = "cupy"

@@ -34,6 +34,9 @@ from tests.cuda_fakes import (
     OutOfMemoryError,
     gpu,
 )
+from tests.cuda_fakes import (
+    device as fake_device,
+)
 
 
 def test_cupys_kinds_are_where_they_are_looked_for() -> None:
@@ -231,7 +234,7 @@ def test_which_kernels_a_step_has(
     monkeypatch.setenv("CUPY_TF32", tf32)
     monkeypatch.setattr(cuda_device, "CudaDevice", lambda dtype, fused=False: DeviceDouble(dtype))
     backend = gpu()
-    backend.xp.cuda.Device = lambda: types.SimpleNamespace(id=0, compute_capability=capability)
+    backend.xp.cuda.Device = lambda: fake_device(capability)
     step = backend.compile(plan_of_a_step(dtype))
     assert type(step) is kind
     assert how in step.how

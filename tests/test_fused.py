@@ -151,15 +151,16 @@ def test_the_nodes_of_steps(shared: int, one: list[str], monkeypatch) -> None:
 
 def test_all_kernels_are_used(monkeypatch) -> None:
     used = set()
-    for widths, wide_from, shared in (
-        ((48, 24, 5), 1 << 40, 99 << 10),
-        ((48, 140, 150, 5), 1 << 40, 8 << 10),
-        ((48, 68, 36, 8), 1, 99 << 10),
+    for widths, wide_from, shared, optimizer in (
+        ((48, 24, 5), 1 << 40, 99 << 10, SGD),
+        ((48, 140, 150, 5), 1 << 40, 8 << 10, SGD),
+        ((48, 68, 36, 8), 1, 99 << 10, SGD),
+        ((48, 68, 36, 8), 1, 99 << 10, SGDM),
     ):
         monkeypatch.setattr(fused, "WIDE_FROM", wide_from)
         monkeypatch.setattr(DeviceDouble, "shared", shared)
         monkeypatch.setattr(fused, "WIDE_WIDTH", 1)
-        plan, model = plan_of(widths)
+        plan, model = plan_of(widths, optimizer)
         used |= set(model.backend.build(plan, plan.program).graphs[1].names)
     assert set(kernels()) - set(kernels(fused=False)) == used - set(kernels(False)) - {"gemm"}
 
@@ -171,8 +172,8 @@ def test_the_kernels_sizes_are_pythons() -> None:
         for word in words.split(", "):
             if number := re.fullmatch(r"(\w+) = (\d+)", word):
                 sizes[number[1]] = int(number[2])
-    names = ("ROWS", "COLUMNS", "CHUNK", "BATCH", "SQUARE", "UPDATERS")
-    names += ("HIGH", "WIDE", "TALL", "DEEP", "STAGES")
+    names = ("ROWS", "COLUMNS", "CHUNK", "BATCH")
+    names += ("HIGH", "WIDE", "DEEP", "STAGES")
     assert {name: sizes[name] for name in names} == {name: getattr(fused, name) for name in names}
     assert 1 << sizes["LAST_BITS"] == fused.LAST
 

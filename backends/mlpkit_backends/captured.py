@@ -47,10 +47,16 @@ class Device(Protocol):
     shared: int  # bytes that a block's threads may share
 
     def launch(
-        self, name: str, work: int | tuple[int, int, int], *arguments: Any, shared: int = 0
+        self,
+        name: str,
+        work: int | tuple[int, int, int],
+        *arguments: Any,
+        shared: int = 0,
+        early: bool = False,
     ) -> None:
         """Run a kernel for so many elements, or with so many blocks of x by y threads, which share
-        so many bytes; arrays are handed over by address, numbers as they are."""
+        so many bytes; arrays are handed over by address, numbers as they are. early: it may begin
+        before the kernels before it have ended, and waits for them by itself."""
 
     def gemm(
         self, alpha: Array, a: Array, a_t: bool, b: Array, b_t: bool, beta: Array, c: Array

@@ -12,6 +12,7 @@ from typing import Any
 
 from .base import Array
 from .cublas import WORKSPACE, Cublas
+from .cuda_launch import can_overlap, launch_early
 
 KERNELS = Path(__file__).parent / "kernels"
 OPTIONS = ("-fmad=false",)  # the base's products and sums aren't fused either
@@ -66,6 +67,8 @@ class CudaDevice:
         attributes = cupy.cuda.Device().attributes
         self.processors = attributes["MultiProcessorCount"]
         self.shared = attributes["MaxSharedMemoryPerBlockOptin"]
+        capability = int(cupy.cuda.Device().compute_capability)
+        self.overlaps = can_overlap(capability, cupy.cuda.runtime.driverGetVersion())
         # Where work is recorded; CuPy allows none on its default stream.
         self.stream = cupy.cuda.Stream(non_blocking=True)
         workspace = cupy.empty(WORKSPACE, cupy.uint8)
@@ -88,14 +91,24 @@ class CudaDevice:
             target.set(source, self.xp.cuda.get_current_stream())  # without waiting
 
     def launch(
-        self, name: str, work: int | tuple[int, int, int], *arguments: Any, shared: int = 0
+        self,
+        name: str,
+        work: int | tuple[int, int, int],
+        *arguments: Any,
+        shared: int = 0,
+        early: bool = False,
     ) -> None:
         function = kernel(self.dtype, name, self.fused)
-        if self.rehearsing:
-            function.max_dynamic_shared_size_bytes = shared  # loads it
+        if self.rehearsing:  # loads it; graphs made before may need more than this one
+            before = function.max_dynamic_shared_size_bytes
+            function.max_dynamic_shared_size_bytes = max(shared, before)
             return
         if isinstance(work, int):
             work = min(-(-work // THREADS), BLOCKS), THREADS, 1
+        if early and self.overlaps:
+            stream = self.xp.cuda.get_current_stream().ptr
+            launch_early(function.kernel.ptr, work, arguments, shared, stream)
+            return
         blocks, width, height = work
         function((blocks,), (width, height), arguments, shared_mem=shared)
 

@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 
 from .base import Array
-from .captured import STEPS, CapturedStep
+from .captured import SGD, STEPS, CapturedStep
 from .plan import Block, Plan, Program
 
 # What the kernels have in their blocks: outputs, and parts of the inner sum; in threads.
-ROWS, COLUMNS, CHUNK, SQUARE = 8, 32, 128, 64
-HIGH, WIDE, TALL, DEEP, STAGES, BATCH = 64, 128, 128, 32, 3, 64
-THREADS, LAST, UPDATERS, WIDE_THREADS = 256, 512, 256, 128
+ROWS, COLUMNS, CHUNK = 8, 32, 128
+HIGH, WIDE, DEEP, STAGES, BATCH = 64, 128, 32, 3, 64
+THREADS, LAST, WIDE_THREADS = 256, 512, 128
 FLOAT = 4  # bytes
 SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + 4) + DEEP * (WIDE + 4))
-UPDATE_SHARED = FLOAT * BATCH * (TALL + 4 + WIDE + 4)
 # Multiplications of a product, and widths, from which on it is one of wide matrices.
 WIDE_FROM, WIDE_WIDTH = 1 << 25, 32
 ROWS_EACH = 4  # at most, that a block has of the last layers, one after the other
@@ -66,10 +65,10 @@ def places(blocks: Sequence[Block]) -> list[int]:
     """Where last_layers has each of those layers in shared memory: after their rows, the numbers
     of a row of the batch and their parts. At the end, how many numbers there are in all."""
     widths = [whole_fours(block.w.shape[1]) for block in blocks]
-    sizes = list(widths)  # a row's z
+    sizes = [2 * width for width in widths]  # the bias, and a row's z
     for i, block in enumerate(blocks[1:], 1):
         rows, width = block.w.shape
-        sizes[i] += whole_fours(rows * row_size(width)) + widths[i]  # w and the bias
+        sizes[i] += whole_fours(rows * row_size(width))
     before = len(blocks) * LAYER.itemsize // FLOAT + max(widths) + max(LAST, *widths)
     return [before + sum(sizes[:i]) for i in range(len(sizes) + 1)]
 
@@ -119,9 +118,12 @@ class FusedStep(CapturedStep):
         self.layers = empty((len(blocks), LAYER.itemsize // 8), "uint64")
         self.device.fill(self.layers, words.reshape(self.layers.shape))
         self.wide = [i for i, block in enumerate(blocks) if is_wide(block, n)]
+        # Threads of a block that updates: wide weights need fewer for SGD (kernels/wide.cu).
+        self.updaters = 128 if self.wide and self.update == SGD else 256
         # The narrow layers' updates, a block each: which layer, and which block of it.
+        square = self.updaters // 4
         updates = [
-            np.arange(self.update_blocks(block, SQUARE, COLUMNS), dtype=np.uint64) | i << 32
+            np.arange(self.update_blocks(block, square, COLUMNS), dtype=np.uint64) | i << 32
             for i, block in enumerate(blocks)
             if i not in self.wide
         ]
@@ -191,9 +193,9 @@ class FusedStep(CapturedStep):
             self.input_gradient(i, k)
         self.update_all(k)
 
-    def launch(self, name: str, blocks: int, *arguments: Any) -> None:
+    def launch(self, name: str, blocks: int, *arguments: Any, early: bool = False) -> None:
         """Run a kernel of fused.cu in so many blocks."""
-        self.device.launch(name, (blocks, THREADS, 1), *arguments)
+        self.device.launch(name, (blocks, THREADS, 1), *arguments, early=early)
 
     def input(self, i: int, k: int = 0) -> Array:
         return self.h[i - 1] if i else self.x[k % self.together]
@@ -227,10 +229,11 @@ class FusedStep(CapturedStep):
         arguments = (self.input(i, k), block.w, self.sums, n, inner, width)
         if is_wide(block, n):
             work = (splits * blocks_of((n, width), HIGH, WIDE), WIDE_THREADS, 1)
-            self.device.launch("wide_sums", work, *arguments, np.int32(chunk), shared=SUMS_SHARED)
+            all_of_them = (*arguments, np.int32(chunk))
+            self.device.launch("wide_sums", work, *all_of_them, shared=SUMS_SHARED, early=True)
         else:
             blocks = splits * blocks_of((n, width), ROWS, COLUMNS)
-            self.launch("product_sums", blocks, *arguments, np.int32(splits))
+            self.launch("product_sums", blocks, *arguments, np.int32(splits), early=True)
 
     def last_layers(self, k: int) -> None:
         """Launch the last layers from the first one's product on, the loss and the way back."""
@@ -243,7 +246,8 @@ class FusedStep(CapturedStep):
         losses = (self.factor(), self.row_losses[k], np.int32(n))
         arguments = (*layers, *sums, *labels, *losses, self.keys[first:], k)
         work = (min(n, self.device.processors), LAST, 1)
-        self.device.launch("last_layers", work, *arguments, shared=shared_by(blocks))
+        shared = shared_by(blocks)
+        self.device.launch("last_layers", work, *arguments, shared=shared, early=True)
 
     def input_gradient(self, i: int, k: int) -> None:
         """Launch the gradient of the z that block i has its input from."""
@@ -261,7 +265,8 @@ class FusedStep(CapturedStep):
 
     def update_blocks(self, block: Block, high: int, wide: int) -> int:
         """Blocks of threads that update a layer, the first ones its bias."""
-        return int(-(-block.w.shape[1] // UPDATERS)) + blocks_of(block.w.shape, high, wide)
+        of_bias = int(-(-block.w.shape[1] // self.updaters))
+        return of_bias + blocks_of(block.w.shape, high, wide)
 
     def update_all(self, k: int) -> None:
         """Launch the updates, when no gradient needs the weights any more; the narrow layers' with
@@ -271,12 +276,17 @@ class FusedStep(CapturedStep):
         for i in self.wide:
             block = self.program.blocks[i]
             w, b = block.with_states()
-            narrow = self.narrow if i == self.wide[-1] else 0
-            arguments = (self.input(i, k), self.d[i], *w, *b, *self.shape(i), update, row)
-            work = (narrow + self.update_blocks(block, TALL, WIDE), UPDATERS, 1)
-            more = (*layers, np.int32(narrow))
-            self.device.launch("wide_update", work, *arguments, *more, shared=UPDATE_SHARED)
+            inputs, narrow = (self.input(i, k), self.d[i]), self.narrow * (i == self.wide[-1])
+            tall = self.updaters // 2
+            work = (narrow + self.update_blocks(block, tall, WIDE), self.updaters, 1)
+            shared = FLOAT * BATCH * (tall + 4 + WIDE + 4)
+            if self.update == SGD:
+                name, arguments = "wide_update_sgd", (*inputs, block.w, block.b, *self.shape(i))
+            else:
+                name, arguments = "wide_update", (*inputs, *w, *b, *self.shape(i), update)
+            more = (row, *layers, np.int32(narrow))
+            self.device.launch(name, work, *arguments, *more, shared=shared, early=True)
         if not self.wide:
             n = np.int32(self.plan.batch_size)
-            work = (self.narrow, UPDATERS, 1)
-            self.device.launch("update_layers", work, *layers, n, update, row)
+            work = (self.narrow, self.updaters, 1)
+            self.device.launch("update_layers", work, *layers, n, update, row, early=True)

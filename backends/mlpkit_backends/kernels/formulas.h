@@ -190,7 +190,7 @@ FORMULA void adam_update(
 
 // An update by its place in plan.py's UPDATES, with a row of the schedule's table, as float64: the
 // settings as the base's op takes them, but for Adam its step, beta1, beta2, eps and correct.
-const int TABLE = 5;  // columns
+enum { TABLE = 5 };  // columns
 
 enum { SGD, SGDM, RMSPROP, ADAM };
 

@@ -6,8 +6,6 @@
 const int ROWS = 8, COLUMNS = 32;  // of a block's outputs: a row a warp
 const int CHUNK = 128;  // of the inner sum, brought to shared memory at once
 const int BATCH = 64;  // examples, of an update's inner sum
-const int SQUARE = 64;  // rows of weights that a block updates, COLUMNS of them
-const int UPDATERS = 256;  // threads of the blocks that update
 
 #ifdef __CUDACC__
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
@@ -25,6 +23,15 @@ __device__ __forceinline__ void copy_one(float *to, const float *from) {
 __device__ __forceinline__ void copy_four(float *to, const float *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
                  "l"(from), "r"(inside ? 16 : 0));
+}
+
+// Wait for the kernels before this one, where it was launched early, and let the next one begin, up
+// to where that waits. What is read before was written by none of the last two.
+__device__ __forceinline__ void wait_for_kernels() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 __device__ __forceinline__ void end_copy() { asm volatile("cp.async.commit_group;"); }
@@ -116,6 +123,7 @@ FORMULA int whole_fours(int width) { return (width + 3) / 4 * 4; }
 extern "C" __global__ __launch_bounds__(256, 4) void product_sums(
     const real *x, const real *w, real *sums, int n, int inner, int width, int splits
 ) {
+    wait_for_kernels();
     int blocks = gridDim.x / splits, split = blockIdx.x / blocks;
     Output at(blockIdx.x % blocks, width);
     real sum = product_of_chunk(x, w, at, n, inner, width, split * CHUNK);
@@ -164,10 +172,13 @@ extern "C" __global__ void forward_sums(
     EACH(four, n * fours) {
         Four sum = sum_of_splits(sums + 4 * four, splits, n * whole_fours(width));
         int row = four / fours, first = 4 * (four % fours);
-        for (int column = first; column < min(first + 4, width); column++) {
-            int i = row * width + column;
-            z[i] = sum.at[column - first] + bias[column];
-            h[i] = activation.forward(z[i], i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int column = first + j, i = row * width + column;
+            if (column >= width) break;
+            real own = sum.at[j] + bias[column];
+            z[i] = own;
+            h[i] = activation.forward(own, i);
         }
     }
 }
@@ -237,9 +248,9 @@ FORMULA void store_updated(
 // bias's column and its state, updated by the sum of d's (n, width).
 template <int rule>
 __device__ void update_bias(
-    const double *settings, real *bias, real *m, real *v, const real *d, int n,
-    int width, int column
+    const double *row, real *bias, real *m, real *v, const real *d, int n, int width, int column
 ) {
+    Settings settings(row);
     real p = bias[column], g = 0;
     real first = rule != SGD ? m[column] : real(0), second = rule == ADAM ? v[column] : real(0);
 #pragma unroll 16
@@ -247,19 +258,23 @@ __device__ void update_bias(
     store_updated(rule, settings, bias, m, v, column, p, first, second, g);
 }
 
-// SQUARE by COLUMNS weights, of a matrix's block number `block`, updated by x (n, inner) transposed
-// times d (n, width). memory: BATCH * (SQUARE + COLUMNS) of a block's.
-template <int rule>
+// What a block of so many threads updates of a narrow layer: SQUARE rows of weights, COLUMNS of them.
+template <int threads>
+constexpr int SQUARE = threads / 4;
+
+// Those of a matrix's block number `block`, updated by x (n, inner) transposed times d (n, width).
+// memory: BATCH * (SQUARE + COLUMNS) of a block's.
+template <int rule, int threads>
 __device__ void update_weights_of(
-    const double *settings, const Layer &layer, const real *x, int n, int block,
-    real *memory
+    const double *table_row, const Layer &layer, const real *x, int n, int block, real *memory
 ) {
-    const int EACH_WARP = SQUARE / (UPDATERS / 32);
-    real *xs = memory, *ds = memory + BATCH * SQUARE;
+    Settings settings(table_row);
+    const int ROWS_OF_X = SQUARE<threads>, EACH_WARP = 8;
+    real *xs = memory, *ds = memory + BATCH * ROWS_OF_X;
     int inner = layer.inner, width = layer.width;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int across = (width + COLUMNS - 1) / COLUMNS;
-    int row = block / across * SQUARE, first_column = block % across * COLUMNS;
+    int row = block / across * ROWS_OF_X, first_column = block % across * COLUMNS;
     int column = first_column + lane, first_row = row + EACH_WARP * warp;
     real p[EACH_WARP], first[EACH_WARP] = {}, second[EACH_WARP] = {}, g[EACH_WARP] = {};
 #pragma unroll
@@ -274,12 +289,12 @@ __device__ void update_weights_of(
         if (example > 0) __syncthreads();
         int many = min(BATCH, n - example);
 #pragma unroll 8
-        for (int i = threadIdx.x; i < BATCH * SQUARE; i += UPDATERS) {
-            int k = i / SQUARE, y = row + i % SQUARE;
+        for (int i = threadIdx.x; i < BATCH * ROWS_OF_X; i += threads) {
+            int k = i / ROWS_OF_X, y = row + i % ROWS_OF_X;
             xs[i] = k < many && y < inner ? x[(example + k) * inner + y] : real(0);
         }
 #pragma unroll 8
-        for (int i = threadIdx.x; i < BATCH * COLUMNS; i += UPDATERS) {
+        for (int i = threadIdx.x; i < BATCH * COLUMNS; i += threads) {
             int k = i / COLUMNS, c = first_column + i % COLUMNS;
             ds[i] = k < many && c < width ? layer.d[(example + k) * width + c] : real(0);
         }
@@ -289,7 +304,7 @@ __device__ void update_weights_of(
             real d = ds[k * COLUMNS + lane];
 #pragma unroll
             for (int j = 0; j < EACH_WARP; j += 4) {
-                Four four = *(const Four *)(xs + k * SQUARE + EACH_WARP * warp + j);
+                Four four = *(const Four *)(xs + k * ROWS_OF_X + EACH_WARP * warp + j);
                 for (int i = 0; i < 4; i++) g[j + i] = fma(four.at[i], d, g[j + i]);
             }
         }
@@ -306,21 +321,20 @@ __device__ void update_weights_of(
 
 // A block's part of the narrow layers' parameters, updated: place says of which layer and which
 // part, the first ones of them of its bias.
-template <int rule>
+template <int rule, int threads>
 __device__ void update_part(
-    const double *settings, const word *layers, word place, const real *batch, int n,
-    real *memory
+    const double *row, const word *layers, word place, const real *batch, int n, real *memory
 ) {
     const Layer &layer = ((const Layer *)layers)[place >> 32];
     int width = layer.width, block = int(place & 0xFFFFFFFF);
-    int of_bias = (width + UPDATERS - 1) / UPDATERS, column = UPDATERS * block + threadIdx.x;
+    int of_bias = (width + threads - 1) / threads, column = threads * block + threadIdx.x;
     if (block >= of_bias)
-        update_weights_of<rule>(
-            settings, layer, layer.x ? layer.x : batch, n, block - of_bias, memory
+        update_weights_of<rule, threads>(
+            row, layer, layer.x ? layer.x : batch, n, block - of_bias, memory
         );
     else if (column < width)
         update_bias<rule>(
-            settings, layer.bias, layer.bias_m, layer.bias_v, layer.d, n, width, column
+            row, layer.bias, layer.bias_m, layer.bias_v, layer.d, n, width, column
         );
 }
 
@@ -328,9 +342,8 @@ __device__ void update_part(
 extern "C" __global__ __launch_bounds__(256, 2) void update_layers(
     const word *layers, const word *places, const real *batch, int n, int number, const double *row
 ) {
-    __shared__ Four memory[BATCH * (SQUARE + COLUMNS) / 4];
-    double settings[TABLE];
-    for (int j = 0; j < TABLE; j++) settings[j] = row[j];
+    __shared__ Four memory[BATCH * (SQUARE<256> + COLUMNS) / 4];
+    wait_for_kernels();
     word place = places[blockIdx.x];
-    WITH_RULE(number, update_part<rule>(settings, layers, place, batch, n, (real *)memory))
+    WITH_RULE(number, (update_part<rule, 256>(row, layers, place, batch, n, (real *)memory)))
 }

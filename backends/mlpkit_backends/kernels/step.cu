@@ -78,9 +78,11 @@ __device__ real sum_of_lanes(real x) {
 __device__ void softmax_parts(const real *scores, int classes, real *largest, real *sum) {
     int lane = threadIdx.x % 32;
     real most = scores[lane < classes ? lane : 0], total = 0;
+#pragma unroll 1  // classes are few
     for (int c = lane + 32; c < classes; c += 32) most = larger(most, scores[c]);
     for (int other = 16; other > 0; other /= 2)
         most = larger(most, __shfl_xor_sync(0xFFFFFFFF, most, other));
+#pragma unroll 1
     for (int c = lane; c < classes; c += 32) total += exp(scores[c] - most);
     *largest = most;
     *sum = sum_of_lanes(total);
@@ -116,6 +118,17 @@ extern "C" __global__ void loss_and_gradient(
 // Four numbers that are read and written at once.
 struct alignas(4 * sizeof(real)) Four {
     real at[4];
+};
+
+// A row of the schedule's table, in registers: it might be part of w, for all that the compiler knows.
+struct Settings {
+    double at[TABLE];
+
+    __device__ Settings(const double *row) {
+        for (int j = 0; j < TABLE; j++) at[j] = row[j];
+    }
+
+    __device__ operator const double *() const { return at; }
 };
 
 // work for the rule of that number, which the compiler knows there: what follows from it is decided
@@ -162,8 +175,7 @@ __device__ void update_matrix(
 extern "C" __global__ void update_weights(
     const word *matrices, int many, int number, const double *row
 ) {
-    double settings[TABLE];  // in registers: row might be part of w, for all that the compiler knows
-    for (int j = 0; j < TABLE; j++) settings[j] = row[j];
+    Settings settings(row);
     for (const word *own = matrices; own < matrices + 6 * many; own += 6) {
         real *w = (real *)own[0], *dw = (real *)own[1], *m = (real *)own[2], *v = (real *)own[3];
         WITH_RULE(number, update_matrix<rule>(settings, w, dw, m, v, own[4], own[5]))

@@ -3,14 +3,12 @@
 // of theirs, added in float32 (3xTF32): errors of some 2e-6 of a sum, where TF32 alone has 3e-4. What
 // is infinite, or will be as TF32, becomes NaN. Widths are multiples of 4, matrices aligned to 16
 // bytes. A warp has 32 by 64 outputs, and a block two of them side by side, wide_sums' two and
-// wide_update's four high; see PTX's mma.m16n8k8.
+// wide_update's two or four high; see PTX's mma.m16n8k8.
 
 const int HIGH = 64, WIDE = 128, DEEP = 32;  // of a block: outputs, and inner sum at once
-const int TALL = 128;  // rows of weights that a block updates, WIDE of them
 const int STAGES = 3;  // of DEEP, two on the way while one is multiplied
-const int AT_ONCE = 8;  // a lane's fours of weights on their way to their update
 // Rows in shared memory, a Four longer: neighbours in other banks.
-const int DEEP_ROW = DEEP + 4, TALL_ROW = TALL + 4, WIDE_ROW = WIDE + 4;
+const int DEEP_ROW = DEEP + 4, WIDE_ROW = WIDE + 4;
 
 #ifdef __CUDACC__
 // c (16, 8) += a (16, 8) b (8, 8), a warp's; of the numbers the first 19 bits are read.
@@ -110,6 +108,7 @@ extern "C" __global__ __launch_bounds__(128, 2) void wide_sums(
     const real *x, const real *w, real *sums, int n, int inner, int width, int chunk
 ) {
     DYNAMIC_SHARED(memory);
+    wait_for_kernels();
     const int x_size = HIGH * DEEP_ROW, stage_size = x_size + DEEP * WIDE_ROW;
     int across = (width + WIDE - 1) / WIDE, blocks = across * ((n + HIGH - 1) / HIGH);
     int block = blockIdx.x % blocks, split = blockIdx.x / blocks;
@@ -164,12 +163,12 @@ FORMULA int staged(int y, int z) { return y * WIDE_ROW + (z ^ (y & 16)); }
 
 // A block's weights and their state, (rows, columns) of a matrix, updated by the gradients that are
 // staged in memory.
-template <int rule>
+template <int rule, int threads>
 __device__ __forceinline__ void update_block(
     const double *settings, real *w, real *m, real *v, const float *memory, int rows, int columns,
     int width
 ) {
-    const int WARPS = UPDATERS / 32;
+    const int WARPS = threads / 32, AT_ONCE = rule == SGD ? 8 : 4;  // fours of each array
     int z = 4 * (threadIdx.x % 32);
     if (z >= columns) return;
     for (int y = threadIdx.x / 32; y < rows; y += WARPS * AT_ONCE) {
@@ -200,40 +199,22 @@ __device__ __forceinline__ void update_block(
     }
 }
 
-// update_layers of one whose weights are wide; the first blocks are for its bias and, as many as
-// `narrow`, for other layers.
-extern "C" __global__ __launch_bounds__(256, 2) void wide_update(
-    const real *x, const real *d, real *w, real *m, real *v, real *bias, real *bias_m,
-    real *bias_v, int n, int inner, int width, int number, const double *row, const word *layers,
-    const word *places, const real *batch, int narrow
+// A block of weights updated, WIDE of as many rows as there are threads for.
+template <int rule, int threads>
+__device__ __forceinline__ void update_wide(
+    const real *x, const real *d, real *w, real *m, real *v, int n, int inner, int width,
+    const double *row, int block, real *memory
 ) {
-    DYNAMIC_SHARED(memory);
-    float *xs = memory, *ds = memory + BATCH * TALL_ROW;
-    double settings[TABLE];
-    for (int j = 0; j < TABLE; j++) settings[j] = row[j];
-    int block = blockIdx.x;
-    if (block < narrow) {
-        WITH_RULE(number, update_part<rule>(settings, layers, places[block], batch, n, memory))
-        return;
-    }
-    block -= narrow;
-    int across = (width + WIDE - 1) / WIDE, of_bias = (width + UPDATERS - 1) / UPDATERS;
-    if (block < of_bias) {
-        int column = UPDATERS * block + threadIdx.x;
-        if (column < width)
-            WITH_RULE(
-                number, update_bias<rule>(settings, bias, bias_m, bias_v, d, n, width, column)
-            )
-        return;
-    }
-    block -= of_bias;
+    const int TALL = threads / 2, TALL_ROW = TALL + 4;
+    int across = (width + WIDE - 1) / WIDE;
     int first_row = block / across * TALL, first_column = block % across * WIDE;
+    float *xs = memory, *ds = memory + BATCH * TALL_ROW;
     Lane lane;
     Sums sum;
     for (int example = 0; example < n; example += BATCH) {
         if (example > 0) __syncthreads();
-        bring<BATCH, TALL, UPDATERS>(xs, x, example, first_row, n, inner);
-        bring<BATCH, WIDE, UPDATERS>(ds, d, example, first_column, n, width);
+        bring<BATCH, TALL, threads>(xs, x, example, first_row, n, inner);
+        bring<BATCH, WIDE, threads>(ds, d, example, first_column, n, width);
         end_copy();
         copied<0>();
         __syncthreads();
@@ -256,6 +237,7 @@ extern "C" __global__ __launch_bounds__(256, 2) void wide_update(
             sum.add(a, b);
         }
     }
+    Settings settings(row);
     // The gradients by way of shared memory: a warp's weights are then whole rows.
     __syncthreads();
 #pragma unroll
@@ -267,9 +249,54 @@ extern "C" __global__ __launch_bounds__(256, 2) void wide_update(
     __syncthreads();
     int rows = min(TALL, inner - first_row), columns = min(WIDE, width - first_column);
     int first = first_row * width + first_column;
+    update_block<rule, threads>(
+        settings, w + first, m + first, v + first, memory, rows, columns, width
+    );
+}
+
+// update_layers of one whose weights are wide; the first blocks are for other layers, as many as
+// `narrow`, and for its bias.
+template <int rule, int threads>
+__device__ __forceinline__ void update_all(
+    const real *x, const real *d, real *w, real *m, real *v, real *bias, real *bias_m,
+    real *bias_v, int n, int inner, int width, const double *row, const word *layers,
+    const word *places, const real *batch, int narrow, real *memory
+) {
+    wait_for_kernels();
+    int block = blockIdx.x - narrow, of_bias = (width + threads - 1) / threads;
+    if (block < 0) {
+        update_part<rule, threads>(row, layers, places[blockIdx.x], batch, n, memory);
+    } else if (block < of_bias) {
+        int column = threads * block + threadIdx.x;
+        if (column < width) update_bias<rule>(row, bias, bias_m, bias_v, d, n, width, column);
+    } else {
+        update_wide<rule, threads>(
+            x, d, w, m, v, n, inner, width, row, block - of_bias, memory
+        );
+    }
+}
+
+extern "C" __global__ __launch_bounds__(256, 2) void wide_update(
+    const real *x, const real *d, real *w, real *m, real *v, real *bias, real *bias_m,
+    real *bias_v, int n, int inner, int width, int number, const double *row, const word *layers,
+    const word *places, const real *batch, int narrow
+) {
+    DYNAMIC_SHARED(memory);
     WITH_RULE(
-        number, update_block<rule>(
-                    settings, w + first, m + first, v + first, memory, rows, columns, width
-                )
+        number, (update_all<rule, 256>(
+                    x, d, w, m, v, bias, bias_m, bias_v, n, inner, width, row, layers, places,
+                    batch, narrow, memory
+                ))
     )
+}
+
+// The same for SGD, which has less to wait for in a block, and is faster with smaller ones.
+extern "C" __global__ __launch_bounds__(128, 4) void wide_update_sgd(
+    const real *x, const real *d, real *w, real *bias, int n, int inner, int width,
+    const double *row, const word *layers, const word *places, const real *batch, int narrow
+) {
+    DYNAMIC_SHARED(memory);
+    update_all<SGD, 128>(
+        x, d, w, w, w, bias, bias, bias, n, inner, width, row, layers, places, batch, narrow, memory
+    );
 }

@@ -30,11 +30,18 @@ WIDE_WIDTHS = (48, 68, 132, 8)  # no whole number of any kernel's blocks
 
 
 def plan_of(
-    widths=(48, 24, 16, 5), optimizer=SGD, batch_size: int = 8, images=IMAGES, mean=MEAN, **settings
+    widths=(48, 24, 16, 5),
+    optimizer=SGD,
+    batch_size: int = 8,
+    images=IMAGES,
+    mean=MEAN,
+    change=lambda model: None,
+    **settings,
 ):
-    """A plan over the network of those widths, and the network."""
+    """A plan over the network of those widths, changed before it is trained, and the network."""
     backend = CapturedBackend(FusedStep)
     model = MLP(widths, seed=3, dtype="float32", backend=backend, **settings)
+    change(model)
     split = Batches.of(backend, images, LABELS, "float32", mean)
     loss = CrossEntropy(backend=backend)
     return make_plan(model, loss, optimizer(model, 1e-2), split, batch_size), model
@@ -207,3 +214,17 @@ def test_what_does_not_fit_is_said() -> None:
     assert "isn't aligned" in why_not(at=4, **wide)
     assert why_not((48, 1 << 16, 5), batch_size=1024) == ""  # narrow, for all its inputs
     assert "multiples of 4" in why_not((48, (1 << 10) + 1, 1 << 10, 5), batch_size=32)
+
+
+def test_weights_that_begin_anywhere_in_memory() -> None:
+    """Parts of one vector, which are aligned to their own size alone."""
+
+    def moved(model: MLP) -> None:
+        for layer in model.net.layers:
+            for name in layer.params:
+                room = np.empty(layer.params[name].size + 1, np.float32)
+                part = room[1:].reshape(layer.params[name].shape)
+                part[...] = layer.params[name]
+                layer.params[name] = part
+
+    assert_alike(widths=(48, 24, 64, 6, 5), change=moved)

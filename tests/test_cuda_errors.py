@@ -232,11 +232,18 @@ def test_which_kernels_a_step_has(
     dtype: str, tf32: str, capability: str, kind: type, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUPY_TF32", tf32)
-    monkeypatch.setattr(cuda_device, "CudaDevice", lambda dtype, fused=False: DeviceDouble(dtype))
+    fused_devices = []
+
+    def device(dtype: str, fused: bool = False) -> DeviceDouble:
+        fused_devices.append(fused)
+        return DeviceDouble(dtype)
+
+    monkeypatch.setattr(cuda_device, "CudaDevice", device)
     backend = gpu()
     backend.xp.cuda.Device = lambda: fake_device(capability)
     step = backend.compile(plan_of_a_step(dtype))
     assert type(step) is kind
+    assert fused_devices == [kind is FusedStep]
     assert how in step.how
 
 

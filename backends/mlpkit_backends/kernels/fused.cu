@@ -1,7 +1,8 @@
 // The kernels of a step whose products are our own: fewer launches, and sums that go on to the bias,
 // the activation or the update without a way through memory. Here the products of small matrices, in
-// blocks of 256 threads; wide.cu has those of wide ones. After step.cu. Weights w are
-// (inner, width), with contiguous rows; blocks have one row of threads.
+// blocks of 256 threads; last.cu has the last layers and the loss, wide.cu the products of wide
+// matrices. After step.cu. Weights w are (inner, width), with contiguous rows; blocks have one row of
+// threads.
 
 const int ROWS = 8, COLUMNS = 32;  // of a block's outputs: a row a warp
 const int CHUNK = 128;  // of the inner sum, brought to shared memory at once
@@ -25,8 +26,9 @@ __device__ __forceinline__ void copy_four(float *to, const float *from, bool ins
                  "l"(from), "r"(inside ? 16 : 0));
 }
 
-// Wait for the kernels before this one, where it was launched early, and let the next one begin, up
-// to where that waits. What is read before was written by none of the last two.
+// Wait for the end of the kernel before this one, where this one was launched early, and let the next
+// one begin, up to where that waits. Those before the last have ended by then: what they wrote may be
+// read earlier.
 __device__ __forceinline__ void wait_for_kernels() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

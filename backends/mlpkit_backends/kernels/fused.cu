@@ -15,12 +15,11 @@ __device__ __forceinline__ unsigned shared_address(const float *place) {
     return unsigned(__cvta_generic_to_shared(place));
 }
 
-// A float to shared memory, there when `copied` has waited for it.
-__device__ __forceinline__ void copy_one(float *to, const float *from) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from));
-}
+// A float to shared memory, by the L2 cache alone: what is read before `wait_for_kernels` may have
+// been in a processor's own before it was written.
+__device__ __forceinline__ void copy_one(float *to, const float *from) { *to = __ldcg(from); }
 
-// Four of them, zeros unless they are inside.
+// Four of them, zeros unless they are inside; there when `copied` has waited for them.
 __device__ __forceinline__ void copy_four(float *to, const float *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
                  "l"(from), "r"(inside ? 16 : 0));

@@ -6,6 +6,7 @@ import types
 
 from mlpkit_backends.cublas import CublasError
 from mlpkit_backends.cuda import CupyBackend
+from mlpkit_backends.cuda_launch import LaunchError
 
 
 def cupys(name: str, module: str, base: type[Exception] = RuntimeError) -> type[Exception]:
@@ -20,6 +21,7 @@ CUBLASError = cupys("CUBLASError", "cupy_backends.cuda.libs.cublas")
 NVRTCError = cupys("NVRTCError", "cupy_backends.cuda.libs.nvrtc")
 CompileException = cupys("CompileException", "cupy.cuda.compiler", Exception)
 KINDS = (CUDARuntimeError, CUDADriverError, CUBLASError, NVRTCError, CompileException, CublasError)
+KINDS += (LaunchError,)
 
 
 def device(capability: str) -> types.SimpleNamespace:

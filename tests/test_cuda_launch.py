@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlpkit_backends import cuda_launch
-from mlpkit_backends.cuda_launch import Attribute, Config, can_overlap, launch_early
+from mlpkit_backends.cuda_launch import Attribute, Config, LaunchError, can_overlap, launch_early
 
 
 class Driver:
@@ -70,7 +70,7 @@ def test_the_structs_are_cuda_hs() -> None:
 
 def test_what_the_driver_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_launch, "driver", lambda: Driver(status=701))
-    with pytest.raises(RuntimeError, match="cuLaunchKernelEx gave 701"):
+    with pytest.raises(LaunchError, match="cuLaunchKernelEx gave 701"):
         launch_early(77, (5, 256, 1), ARGUMENTS, 0, 0)
 
 

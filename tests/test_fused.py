@@ -228,3 +228,14 @@ def test_weights_that_begin_anywhere_in_memory() -> None:
                 layer.params[name] = part
 
     assert_alike(widths=(48, 24, 64, 6, 5), change=moved)
+
+
+def test_products_of_more_multiplications_than_32_bits_count() -> None:
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    sizes = {"widths": (3072, 3072, 8), "batch_size": 256, "images": images}
+    plan, model = plan_of(mean=images.mean(axis=0) / 255, **sizes)
+    names = model.backend.build(plan, plan.program).graphs[1].names
+    before = ["gather_pixels", "wide_sums", "forward_sums", "product_sums", "last_layers"]
+    assert names == [*before, "input_gradient", "wide_update_sgd", "sum_losses"]
+    assert 256 * 3072 * 3072 > 1 << 31

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 
 from .cublas import CublasError
+from .cuda_launch import LaunchError
 
 
 def from_cuda(error: BaseException) -> bool:
-    """Whether the error is of CuPy's own kinds, or of cuBLAS's: told by their modules, for some
-    can't be imported where their library is missing."""
+    """Whether the error is of CuPy's own kinds, of cuBLAS's or of a launch's: CuPy's are told by
+    their modules, for some can't be imported where their library is missing."""
     module = type(error).__module__.partition(".")[0]
-    return isinstance(error, CublasError) or module in ("cupy", "cupy_backends")
+    return isinstance(error, CublasError | LaunchError) or module in ("cupy", "cupy_backends")
 
 
 def of_the_device(error: BaseException) -> bool:

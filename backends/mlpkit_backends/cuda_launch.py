@@ -46,6 +46,10 @@ class Config(ctypes.Structure):
     )
 
 
+class LaunchError(RuntimeError):
+    """The driver refused a launch."""
+
+
 @cache
 def driver() -> Any:
     """The driver's library, which CuPy has loaded; None where it has another name."""
@@ -73,7 +77,7 @@ def launch_early(
     shared: int,
     stream: int,
 ) -> None:
-    """Launch a driver's function in blocks of x by y threads, on the stream. RuntimeError where the
+    """Launch a driver's function in blocks of x by y threads, on the stream. LaunchError where the
     driver refuses."""
     slots = [packed(argument) for argument in arguments]
     pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
@@ -86,4 +90,4 @@ def launch_early(
         ctypes.byref(config), ctypes.c_void_p(function), pointers, None
     )
     if status:
-        raise RuntimeError(f"the driver refused to launch a kernel: cuLaunchKernelEx gave {status}")
+        raise LaunchError(f"the driver refused to launch a kernel: cuLaunchKernelEx gave {status}")

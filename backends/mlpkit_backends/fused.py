@@ -211,7 +211,7 @@ class FusedStep(CapturedStep):
         n, inner, width = self.shape(i)
         outputs = (block.b, self.z[i], self.h[i])
         splits, _ = self.splits(block)
-        if splits == 1 and not is_wide(block, n):
+        if splits == 1 and i not in self.wide:
             arguments = (self.input(i, k), block.w, *outputs, n, inner, width)
             blocks = blocks_of((n, width), ROWS, COLUMNS)
             self.launch("forward_layer", blocks, *arguments, *self.settings(i, k))
@@ -227,7 +227,7 @@ class FusedStep(CapturedStep):
         n, inner, width = self.shape(i)
         splits, chunk = self.splits(block)
         arguments = (self.input(i, k), block.w, self.sums, n, inner, width)
-        if is_wide(block, n):
+        if i in self.wide:
             work = (splits * blocks_of((n, width), HIGH, WIDE), WIDE_THREADS, 1)
             all_of_them = (*arguments, np.int32(chunk))
             self.device.launch("wide_sums", work, *all_of_them, shared=SUMS_SHARED, early=True)
@@ -253,7 +253,7 @@ class FusedStep(CapturedStep):
         """Launch the gradient of the z that block i has its input from."""
         block, d = self.program.blocks[i], self.d[i]
         n, inner, width = self.shape(i)
-        if is_wide(block, n):
+        if i in self.wide:
             self.product(d, False, block.w, True, self.d[i - 1])
             size = self.d[i - 1].size
             elements = (self.d[i - 1], self.z[i - 1], np.int32(size), *self.settings(i - 1, k))

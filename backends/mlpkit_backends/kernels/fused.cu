@@ -26,8 +26,8 @@ __device__ __forceinline__ void copy_four(float *to, const float *from, bool ins
 }
 
 // Wait for the end of the kernel before this one, where this one was launched early, and let the next
-// one begin, up to where that waits. Those before the last have ended by then: what they wrote may be
-// read earlier.
+// one begin, up to where that waits. Those before the last have ended by then, as all threads of every
+// kernel that is launched early begin with this: what they wrote may be read earlier.
 __device__ __forceinline__ void wait_for_kernels() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -37,8 +37,10 @@ KERNEL = re.compile(
     r'extern "C" __global__ (?:__launch_bounds__\(.*?\) )?void (\w+)\((.*?)\) \{(.*?)\n\}', re.S
 )
 # Device functions in which threads meet.
-MEET = ("__syncthreads", "softmax_parts", "sum_of_lanes", "product_of_chunk", "update_part")
-MEET += ("update_all",)
+MEET = (
+    *("__syncthreads", "softmax_parts", "sum_of_lanes"),
+    *("product_of_chunk", "update_part", "update_all"),
+)
 
 
 @cache

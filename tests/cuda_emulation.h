@@ -92,14 +92,12 @@ static void run_block(unsigned width, unsigned height) {
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __noinline__
 #define __launch_bounds__(...)
 #define __shared__ static
 #define DYNAMIC_SHARED(name) alignas(16) static float name[1 << 16]
 using std::fma, std::max, std::min;
 #define __syncthreads() wait(everyone)
 #define wait_for_kernels()
-#define __syncwarp() wait(warps[threadIdx.x / 32])
 
 // Blocks that call it have warps of 32 in a row.
 template <typename T>

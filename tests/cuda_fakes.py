@@ -20,11 +20,13 @@ CUDADriverError = cupys("CUDADriverError", "cupy_backends.cuda.api.driver")
 CUBLASError = cupys("CUBLASError", "cupy_backends.cuda.libs.cublas")
 NVRTCError = cupys("NVRTCError", "cupy_backends.cuda.libs.nvrtc")
 CompileException = cupys("CompileException", "cupy.cuda.compiler", Exception)
-KINDS = (CUDARuntimeError, CUDADriverError, CUBLASError, NVRTCError, CompileException, CublasError)
-KINDS += (LaunchError,)
+KINDS = (
+    *(CUDARuntimeError, CUDADriverError, CUBLASError, NVRTCError, CompileException),
+    *(CublasError, LaunchError),
+)
 
 
-def device(capability: str) -> types.SimpleNamespace:
+def fake_device(capability: str) -> types.SimpleNamespace:
     """A device of that compute capability, as CuPy has it."""
     shared = {"MaxSharedMemoryPerBlockOptin": 99 << 10}
     return types.SimpleNamespace(id=0, compute_capability=capability, attributes=shared)
@@ -40,7 +42,7 @@ def gpu() -> CupyBackend:
     )
     space = types.SimpleNamespace(
         runtime=runtime,
-        Device=lambda: device("120"),
+        Device=lambda: fake_device("120"),
     )
     backend = CupyBackend.__new__(CupyBackend)
     backend.name = "cupy"

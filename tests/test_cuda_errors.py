@@ -32,10 +32,8 @@ from tests.cuda_fakes import (
     CUDADriverError,
     CUDARuntimeError,
     OutOfMemoryError,
+    fake_device,
     gpu,
-)
-from tests.cuda_fakes import (
-    device as fake_device,
 )
 
 

@@ -179,8 +179,7 @@ def test_the_kernels_sizes_are_pythons() -> None:
         for word in words.split(", "):
             if number := re.fullmatch(r"(\w+) = (\d+)", word):
                 sizes[number[1]] = int(number[2])
-    names = ("ROWS", "COLUMNS", "CHUNK", "BATCH")
-    names += ("HIGH", "WIDE", "DEEP", "STAGES")
+    names = ("ROWS", "COLUMNS", "CHUNK", "BATCH", "HIGH", "WIDE", "DEEP", "STAGES")
     assert {name: sizes[name] for name in names} == {name: getattr(fused, name) for name in names}
     assert 1 << sizes["LAST_BITS"] == fused.LAST
 

@@ -108,7 +108,10 @@ class FusedStep(CapturedStep):
         while self.together > 1 and FLOAT * self.together * n * inputs > BATCHES:
             self.together //= 2
         self.x = empty((self.together, n, inputs), self.plan.dtype)
-        sizes = [self.splits(block)[0] * n * whole_fours(block.w.shape[1]) for block in blocks]
+        self.wide = [i for i, block in enumerate(blocks) if is_wide(block, n)]
+        sizes = [
+            self.splits(i)[0] * n * whole_fours(block.w.shape[1]) for i, block in enumerate(blocks)
+        ]
         self.sums = empty((max(sizes),), self.plan.dtype)
         self.row_losses = empty((STEPS, n), self.plan.dtype)
         self.first = self.first_of_the_last()
@@ -117,7 +120,6 @@ class FusedStep(CapturedStep):
         words = rows.view(np.uint64)
         self.layers = empty((len(blocks), LAYER.itemsize // 8), "uint64")
         self.device.fill(self.layers, words.reshape(self.layers.shape))
-        self.wide = [i for i, block in enumerate(blocks) if is_wide(block, n)]
         # Threads of a block that updates: wide weights need fewer for SGD (kernels/wide.cu).
         self.updaters = 128 if self.wide and self.update == SGD else 256
         # The narrow layers' updates, a block each: which layer, and which block of it.
@@ -140,7 +142,7 @@ class FusedStep(CapturedStep):
             return first
         while (
             first > 0
-            and not is_wide(blocks[first], n)
+            and first not in self.wide
             and shared_by(blocks[first - 1 :]) <= self.device.shared
         ):
             first -= 1
@@ -162,12 +164,12 @@ class FusedStep(CapturedStep):
         own = [self.x, *self.z, *self.h, *self.d, self.sums, self.row_losses, self.losses]
         return own + [a for block in self.program.blocks for a, _ in block.arrays()]
 
-    def splits(self, block: Block) -> tuple[int, int]:
-        """In how many parts a product's inner sum is made, and how long each is: as many blocks as
-        the device runs at the same time."""
-        inner, width = block.w.shape
+    def splits(self, i: int) -> tuple[int, int]:
+        """In how many parts the inner sum of block i's product is made, and how long each is: as
+        many blocks as the device runs at the same time."""
+        inner, width = self.program.blocks[i].w.shape
         n = self.plan.batch_size
-        if not is_wide(block, n):
+        if i not in self.wide:
             return -(-inner // CHUNK), CHUNK
         at_once = 2 * self.device.processors
         wanted = max(at_once // blocks_of((n, width), HIGH, WIDE), 1)
@@ -210,7 +212,7 @@ class FusedStep(CapturedStep):
         block = self.program.blocks[i]
         n, inner, width = self.shape(i)
         outputs = (block.b, self.z[i], self.h[i])
-        splits, _ = self.splits(block)
+        splits, _ = self.splits(i)
         if splits == 1 and i not in self.wide:
             arguments = (self.input(i, k), block.w, *outputs, n, inner, width)
             blocks = blocks_of((n, width), ROWS, COLUMNS)
@@ -225,7 +227,7 @@ class FusedStep(CapturedStep):
         """Launch block i's product, in the parts of its inner sum."""
         block = self.program.blocks[i]
         n, inner, width = self.shape(i)
-        splits, chunk = self.splits(block)
+        splits, chunk = self.splits(i)
         arguments = (self.input(i, k), block.w, self.sums, n, inner, width)
         if i in self.wide:
             work = (splits * blocks_of((n, width), HIGH, WIDE), WIDE_THREADS, 1)
@@ -239,7 +241,7 @@ class FusedStep(CapturedStep):
         """Launch the last layers from the first one's product on, the loss and the way back."""
         first, n = self.first, self.plan.batch_size
         blocks = self.program.blocks[first:]
-        splits, _ = self.splits(blocks[0])
+        splits, _ = self.splits(first)
         widest = max(block.w.shape[1] for block in blocks)
         layers = (self.layers[first:], np.int32(len(blocks)), np.int32(widest))
         sums, labels = (self.sums, np.int32(splits)), (self.labels, self.order[k])

@@ -158,7 +158,7 @@ struct Place {
 // are multiplied here. Afterwards h and d of all of them are in memory, d the loss's gradient by z,
 // and the rows' losses in `losses` (n,), not multiplied by `factor` yet. Shared memory: the layers,
 // a row's numbers, as many as `widest`, room for their parts, and the layers' places.
-extern "C" __global__ __launch_bounds__(512, 1) void last_layers(
+extern "C" __global__ __launch_bounds__(LAST, 1) void last_layers(
     const word *rows, int count, int widest, const real *sums, int splits,
     const long long *labels, const long long *order, real factor, real *losses, int n,
     const word *keys, long long k

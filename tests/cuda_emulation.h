@@ -133,19 +133,6 @@ void copied() {
     }
 }
 
-// Four numbers at once, past the caches.
-#define float4 Four
-
-template <typename T>
-T __ldcs(const T *place) {
-    return *place;
-}
-
-template <typename T>
-void __stcs(T *place, T value) {
-    *place = value;
-}
-
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 
 inline unsigned __float_as_uint(float x) {

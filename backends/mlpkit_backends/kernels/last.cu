@@ -213,7 +213,6 @@ extern "C" __global__ __launch_bounds__(LAST, 1) void last_layers(
         int classes = layers[count - 1].width;
         softmax_parts(v, classes, &largest, &total);
         if (threadIdx.x == 0) losses[row] = cross_entropy(v[label], largest, total);
-        __syncthreads();
 #pragma unroll 1
         for (int c = threadIdx.x; c < classes; c += LAST)
             parts[c] = factor * cross_entropy_backward(v[c], largest, total, c == label);

@@ -75,17 +75,6 @@ struct Sums {
     }
 };
 
-// An update's state, read and written once in a step: it leaves the cache to the weights.
-__device__ __forceinline__ Four read_once(const real *place) {
-    Four found;
-    *(float4 *)&found = __ldcs((const float4 *)place);
-    return found;
-}
-
-__device__ __forceinline__ void write_once(real *place, Four four) {
-    __stcs((float4 *)place, *(float4 *)&four);
-}
-
 // A part of a matrix to shared memory, from (row, column) on; zeros beyond its last ones.
 template <int HEIGHT, int WIDTH, int THREADS>
 __device__ __forceinline__ void bring(
@@ -179,8 +168,8 @@ __device__ __forceinline__ void update_block(
             int place = (y + WARPS * i) * width + z;
             if (y + WARPS * i >= rows) break;
             p[i] = *(const Four *)(w + place);
-            if (rule != SGD) first[i] = read_once(m + place);
-            if (rule == ADAM) second[i] = read_once(v + place);
+            if (rule != SGD) first[i] = *(const Four *)(m + place);
+            if (rule == ADAM) second[i] = *(const Four *)(v + place);
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
@@ -193,8 +182,8 @@ __device__ __forceinline__ void update_block(
                     rule, settings, p[i].at[j], g.at[j], &first[i].at[j], &second[i].at[j]
                 );
             *(Four *)(w + place) = p[i];
-            if (rule != SGD) write_once(m + place, first[i]);
-            if (rule == ADAM) write_once(v + place, second[i]);
+            if (rule != SGD) *(Four *)(m + place) = first[i];
+            if (rule == ADAM) *(Four *)(v + place) = second[i];
         }
     }
 }

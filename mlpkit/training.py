@@ -100,14 +100,19 @@ def fit(
     history.how, history.stopped = step.step.how, ""
     losses = Losses(backend, history)
     chunks = ChunkSize(chunk)
+
+    def order_of(number: int) -> Any:
+        order = epoch_order(len(train), seed, number)[: per_epoch * batch_size]
+        return order.reshape(per_epoch, batch_size)
+
+    order = order_of(len(history.epochs) + 1)
     # What overflows shows as a loss that isn't finite; NumPy's warnings would only repeat it.
     with losses.kept(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while len(history.epochs) < epochs and not (history.stopped or stopping.reason):
             number = len(history.epochs) + 1
             before = (number - 1) * per_epoch
             started = time.perf_counter()
-            order = epoch_order(len(train), seed, number)[: per_epoch * batch_size]
-            on_device = backend.asarray(order.reshape(per_epoch, batch_size))
+            on_device = backend.asarray(order)
             done = history.iterations - before
             while done < per_epoch:
                 first, done = done, min(done + chunks.size, per_epoch)
@@ -117,6 +122,7 @@ def fit(
                     watcher.iterations(before + done, epochs * per_epoch, losses)
                 if pause is not None:
                     pause()
+            order = order_of(number + 1)  # while the device may still be at this one's
             losses.read()
             backend.synchronize()
             history.seconds += time.perf_counter() - started

@@ -76,10 +76,10 @@ test "$status" = 2 && echo "== no other part was run: none can without a device"
 cuda 80 parity "$@"
 cuda 60 checks "$@"
 cuda 20 ceilings "$@"
-cuda 90 rates --seconds 0.3 --rounds 5 "$@"
+cuda 100 rates --seconds 0.3 --rounds 5 "$@"
 # A process each: what one library does to the device is not the other's loss.
-cuda 100 torch --seconds 0.25 --rounds 3 "$@"
-cuda 110 jax --seconds 0.25 --rounds 3 "$@"
+cuda 130 torch --seconds 0.25 --rounds 3 "$@"
+cuda 120 jax --seconds 0.25 --rounds 3 "$@"
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
     signal=INT # pytest then says how the failed ones failed
     # A module may need what isn't installed; and of the plugins that are, none is needed.

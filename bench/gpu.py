@@ -41,7 +41,7 @@ from mlpkit_backends.plan import Plan
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "mlpkit"  # as its backend compiles steps
-STEPS = 256  # handed over at a time: training waits for the device as rarely
+STEPS = 768  # handed over at a time, an epoch's: training waits for the device as rarely
 APART = 1e-4  # how far the first losses of two contenders may be from each other, relatively
 Findings = Iterator[tuple[Any, ...]]  # a name, what was found, and for errors how large it may be
 

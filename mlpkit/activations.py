@@ -10,6 +10,8 @@ from mlpkit_backends import Array, Backend, load
 
 from .arrays import floats
 
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
+
 
 def sigmoid(x: Array, *, backend: str | Backend | None = None) -> Array:
     """1 / (1 + e⁻ˣ), in (0, 1)."""
@@ -43,8 +45,8 @@ def elu(x: Array, alpha: float = 1.0, *, backend: str | Backend | None = None) -
 
 def selu(
     x: Array,
-    alpha: float = 1.6732632423543772,
-    scale: float = 1.0507009873554805,
+    alpha: float = SELU_ALPHA,
+    scale: float = SELU_SCALE,
     *,
     backend: str | Backend | None = None,
 ) -> Array:

@@ -33,6 +33,7 @@ NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 MARK, HEADER_SUM = "mlpkit.format", "mlpkit.header.sha256"
 TENSOR_SUM = "mlpkit.sha256."  # and the tensor's name
 HEADER_LIMIT = 1 << 20  # bytes; a network of thousands of layers has less
+EMPTY_LIMIT = 1 << 20  # the largest dimension of a tensor without elements
 PIECE = 1 << 20  # bytes hashed or read at a time
 DAMAGED = "is damaged or no safetensors file"
 
@@ -52,8 +53,8 @@ def save_weights(
     that was there goes.
 
     The arrays' own memory is written: there is no copy of the whole. The same arrays and text give
-    the same bytes. ValueError for a dtype that the format has no name for, TypeError for metadata
-    that isn't text.
+    the same bytes. ValueError for a dtype that the format has no name for and for a name that is
+    mlpkit's own, TypeError for metadata that isn't text.
     """
     path = Path(path)
     if not isinstance(arrays, Mapping):
@@ -68,6 +69,8 @@ def save_weights(
     for name, text in (metadata or {}).items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"metadata is text by name; got {name!r}: {text!r}: give str({text!r})")
+        if name in (MARK, HEADER_SUM) or name.startswith(TENSOR_SUM):
+            raise ValueError(f"{name!r} is written by save_weights itself: give it another name")
     whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     header = make_header(whole, metadata or {})
     with atomic(path, previous) as temporary, temporary.open("wb") as file:
@@ -205,9 +208,10 @@ class TensorFile:
         if not isinstance(value["dtype"], str) or value["dtype"] not in DTYPES:
             raise self.damaged(f"{what} should have a dtype of {', '.join(DTYPES)}")
         shape, places = value["shape"], value["data_offsets"]
-        for numbers in (shape, places):
+        # An empty tensor's dimensions may be larger than the file.
+        for numbers, most in ((shape, max(room, EMPTY_LIMIT)), (places, room)):
             if not isinstance(numbers, list) or not all(
-                type(n) is int and 0 <= n <= room for n in numbers
+                type(n) is int and 0 <= n <= most for n in numbers
             ):
                 raise self.damaged(f"{what} has numbers that can't be in a file of this size")
         if len(shape) > 32 or len(places) != 2:

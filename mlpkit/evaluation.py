@@ -80,7 +80,14 @@ class Batches:
                     "a mean image is of images scaled to [0, 1]; this one has numbers outside: "
                     "divide it by 255"
                 )
-            mean = chosen.copy(chosen.xp.broadcast_to(mean, images.shape[1:]))
+            shape = tuple(images.shape[1:])
+            try:
+                mean = chosen.copy(chosen.xp.broadcast_to(mean, shape))
+            except ValueError as error:
+                raise ValueError(
+                    f"a mean image has the shape of an image, {shape}, or one that broadcasts to "
+                    f"it; got {tuple(mean.shape)}"
+                ) from error
         return cls(chosen, chosen.asarray(images), chosen.asarray(labels, "int64"), dtype, mean)
 
     def __len__(self) -> int:
@@ -128,7 +135,7 @@ def evaluate(
     check_model(model)
     check_batches("batches", batches)
     check_counts(batch_size=batch_size)
-    check_labels(batches.backend, batches.labels, classes_of(model, batches))
+    check_scorable(model, batches)
     return score_all(model, loss_func, batches, batch_size, pause)
 
 
@@ -168,7 +175,7 @@ def compute_acc(
         check_counts(num_samples=num_samples)
     backend = model.backend
     batches = Batches.of(backend, data, labels, dtype_of(model))
-    check_labels(backend, batches.labels, classes_of(model, batches))
+    check_scorable(model, batches)
     if num_samples is not None and num_samples < len(batches):
         chosen = np.random.choice(len(batches), num_samples, replace=False)
         parts = batches.take(backend.asarray(chosen))
@@ -183,10 +190,11 @@ def check_batches(name: str, split: Any) -> None:
         raise wrong_kind(name, split, "made with Batches.of(backend, images, labels, dtype)")
 
 
-def classes_of(model: Module, batches: Batches) -> int:
-    """How many scores the model gives an example, by a forward of one."""
+def check_scorable(model: Module, batches: Batches) -> None:
+    """ValueError unless every label is a column of the scores, which a forward of one example
+    gives."""
     x, _ = batches.take(batches.backend.arange(1))
-    return int(model.forward(x, False).shape[-1])
+    check_labels(batches.backend, batches.labels, int(model.forward(x, False).shape[-1]))
 
 
 def dtype_of(model: Any) -> str:

@@ -42,8 +42,7 @@ class Epoch:
 
 
 class Epochs(Sequence[Epoch]):
-    """A list of Epoch that takes 48 bytes for each. rows: float64 (E, 6), an epoch's fields, in
-    their own memory: no epoch can be added while they are held."""
+    """A list of Epoch that takes 48 bytes for each. rows: float64 (E, 6), the epochs' fields."""
 
     def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
         self.values = array("d")
@@ -52,7 +51,7 @@ class Epochs(Sequence[Epoch]):
 
     @property
     def rows(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.frombuffer(self.values or b"").reshape(-1, 6)
+        return np.array(self.values).reshape(-1, 6)
 
     def append(self, epoch: Epoch) -> None:
         """Add an epoch at the end."""
@@ -83,8 +82,9 @@ class Epochs(Sequence[Epoch]):
 class History:
     """A training run's record: every iteration's loss, every epoch's scores, the best parameters
     (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
-    spent in iterations, in words how the backend ran them, and what ended training before its
-    last epoch ("" where nothing did). Two are equal where losses and scores are."""
+    spent in iterations, in words how the backend ran them, what ended training before its last
+    epoch ("" where nothing did), and whether the model is ahead of the record, as where an
+    exception ended training within a chunk. Two are equal where losses and scores are."""
 
     losses: list[float] = field(default_factory=list, repr=False)
     epochs: Epochs = field(default_factory=Epochs)
@@ -93,6 +93,7 @@ class History:
     seconds: float = field(default=0.0, compare=False)
     how: str = field(default="", compare=False)
     stopped: str = field(default="", compare=False)
+    ahead: bool = field(default=False, compare=False)
     taken: int = 0  # losses of the first iterations, which are no longer here
 
     @property
@@ -112,8 +113,7 @@ class History:
         self.epochs.append(epoch)
         if not self.best_epoch or epoch.val_acc > self.epochs[self.best_epoch - 1].val_acc:
             self.best_epoch = len(self.epochs)
-            params = ((n, p) for layer in model.net.layers for n, p in layer.params.items())
-            self.best_params = {name: model.backend.copy(p) for name, p in params}
+            self.best_params = {name: model.backend.copy(p) for name, p in model.parameters()}
 
 
 class EarlyStopping:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
+from .activations import SELU_ALPHA, SELU_SCALE
 from .arrays import check_array, check_floats
 from .checks import check_counts, check_nonnegative
 from .seeding import Seed, check_seed, normal
@@ -43,8 +44,12 @@ class Layer:
         settings = "".join(f", {name}={getattr(self, name)}" for name in self.setting_names)
         return f"{type(self).__name__}({self.name!r}{settings}{shapes})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle has no part of the last batch in it."""
+        return self.__dict__ | {"_kept": None}
+
     def forward(self, x: Array) -> Array:
-        """The layer's output for a batch x."""
+        """The layer's output for a batch x, which it must not write: it may be the data's own."""
         raise NotImplementedError
 
     def backward(self, dout: Array) -> Array:
@@ -81,6 +86,8 @@ class Flatten(Layer):
 
     def forward(self, x: Array) -> Array:
         check_array(f"layer {self.name}", x)
+        if not x.shape:
+            raise ValueError(f"layer {self.name} takes a batch (N, ...); got one number")
         self.keep(x.shape)
         return self.backend.xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
@@ -273,8 +280,8 @@ class SELU(Activation):
 
     def __init__(
         self,
-        alpha: float = 1.6732632423543772,
-        scale: float = 1.0507009873554805,
+        alpha: float = SELU_ALPHA,
+        scale: float = SELU_SCALE,
         name: str = "selu",
         *,
         backend: str | Backend | None = None,

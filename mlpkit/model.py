@@ -110,9 +110,13 @@ class Sequential:
                 raise ValueError(
                     f"parameter {name} has the shape {old}; got an array of shape {new}"
                 )
+        converted = []
         for name in known:
             backend, own = self.owner(name).backend, self.params[name]
-            own[...] = backend.xp.astype(backend.asarray(params[name]), own.dtype, copy=False)
+            new = backend.xp.astype(backend.asarray(params[name]), own.dtype, copy=False)
+            converted.append((name, own, new))
+        for name, own, value in converted:
+            own[...] = value
             report(f"Loading Params: {name} Shape: {tuple(own.shape)}")
 
 

@@ -166,8 +166,7 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
             f"{run.folder} has trained {len(epochs)} epochs, and an option or its config.json says "
             f"{run.settings.recipe.epochs}: epochs can only be raised"
         )
-    layers = run.model.net.layers
-    params = {name: p for layer in layers for name, p in layer.params.items()}
+    params = dict(run.model.parameters())
     numbers = record["optimizer"]
     if not 0 <= record["best_epoch"] <= len(epochs) or numbers.keys() != scalars(optimizer).keys():
         raise file.damaged("it holds no such run's numbers")
@@ -189,7 +188,7 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} {wrong} the {size} bytes that were there when {file.path.name} was written"
         )
-    for layer in layers:
+    for layer in run.model.net.layers:
         if isinstance(layer, Dropout):
             layer.step = iterations
     for name, array in tensors("parameters").items():

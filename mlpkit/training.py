@@ -14,21 +14,24 @@ import numpy as np
 
 from mlpkit_backends import Array
 
-from .evaluation import EVAL_BATCH, Batches, classes_of, dtype_of, score_all
+from .checks import check_counts, wrong_kind
+from .evaluation import EVAL_BATCH, Batches, check_scorable, dtype_of, score_all
 from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged
-from .losses import CrossEntropy, check_labels
+from .losses import CrossEntropy
 from .model import Module, check_model
 from .optimizers import Optimizer
 from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
-from .training_checks import check_parts, check_settings
+from .training_checks import check_history, check_parts, check_settings
 
 CHUNK = 32  # iterations handed to the backend at a time
 SECONDS = 0.5  # that a chunk may take, so that training can be stopped soon
 
 
 class Watcher(Protocol):
-    """Sees training go by. Reading `losses` waits for the device."""
+    """Sees training go by. Reading `losses` waits for the device. How many iterations a chunk has
+    may depend on their speed: what `iterations` changes wants fit's chunk=1, to be the same in
+    every run."""
 
     def iterations(self, done: int, total: int, losses: Losses) -> None:
         """After each chunk of iterations; done and total count from the start of training."""
@@ -65,7 +68,8 @@ def fit(
     by lr_decay. Training ends after so many epochs, or once the validation accuracy has not risen
     by more than min_delta in `patience` epochs.
 
-    chunk: how many iterations the backend is given at a time, at most; no result depends on it.
+    chunk: how many iterations the backend is given at a time, at most; no result depends on it but
+    by what a watcher changes between them.
     watcher: is told after each chunk and each epoch, and may show them, replace parameters, state
     and settings, or end training. A compiled step keeps its gradients to itself: the layers'
     `grads` are what they were.
@@ -87,15 +91,11 @@ def fit(
     seed = check_seed(seed)
     history = History() if history is None else history
     per_epoch = len(train) // batch_size
-    if not 0 <= history.iterations - len(history.epochs) * per_epoch <= per_epoch:
-        raise ValueError(
-            f"a history of {len(history.epochs)} epochs of {per_epoch} iterations should have up "
-            f"to {per_epoch} more; it has {history.iterations} in all: give the one of this run"
-        )
+    check_history(history, per_epoch)
     stopping = EarlyStopping(patience, min_delta, history.epochs)
     backend = train.backend
     for batches in (train, val):
-        check_labels(backend, batches.labels, classes_of(model, batches))
+        check_scorable(model, batches)
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
     history.how, history.stopped = step.step.how, ""
     losses = Losses(backend, history)
@@ -116,8 +116,10 @@ def fit(
             done = history.iterations - before
             while done < per_epoch:
                 first, done = done, min(done + chunks.size, per_epoch)
+                history.ahead = True  # until the step has come to its end
                 with chunks.timed(done - first):
                     losses.add(step(on_device[first:done, :]))
+                history.ahead = False
                 if watcher is not None:
                     watcher.iterations(before + done, epochs * per_epoch, losses)
                 if pause is not None:
@@ -192,9 +194,10 @@ def train_net(
     Returns (parameters of the best validation epoch, copied; loss of every iteration; training and
     validation accuracy of every epoch). Raises as `fit` does.
     """
-    if show_every < 1:
-        raise ValueError(f"show_every must be at least 1 iteration; got {show_every}")
+    check_counts(show_every=show_every)
     check_model(model)
+    if not isinstance(data_dict, Mapping):
+        raise wrong_kind("data_dict", data_dict, "a dict with data_train and data_val")
     backend, dtype = model.backend, dtype_of(model)
     train, val = (
         Batches.of(backend, *pair_of(data_dict, f"data_{split}"), dtype)

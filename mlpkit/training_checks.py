@@ -6,6 +6,7 @@ from typing import Any
 
 from .checks import check_counts, check_positive, wrong_kind
 from .evaluation import Batches, check_batches, dtype_of
+from .history import History
 from .losses import CrossEntropy
 from .model import Module, check_model
 
@@ -19,6 +20,26 @@ def check_settings(
     if batch_size > n:
         raise ValueError(
             f"the batch size must be from 1 to the {n} training images; got {batch_size}"
+        )
+
+
+def check_history(history: Any, per_epoch: int) -> None:
+    """TypeError for what is no History; ValueError for one that this training, of so many
+    iterations an epoch, can't go on from."""
+    if not isinstance(history, History):
+        raise wrong_kind("history", history, "a History, as fit returns, or left out")
+    if history.ahead:
+        raise ValueError(
+            "this history's training was ended within a chunk of iterations, so that the model and "
+            "the optimizer are ahead of it: build them anew, and begin without history="
+        )
+    epochs = len(history.epochs)
+    began = history.epochs[-1].iteration if epochs else 0
+    if began != epochs * per_epoch or not began <= history.iterations <= began + per_epoch:
+        raise ValueError(
+            f"a history of {epochs} epochs of {per_epoch} iterations should have up to {per_epoch} "
+            f"more; this one has {history.iterations} in all, {began} of them in its epochs: give "
+            "the one of this run, with its data and batch size"
         )
 
 

@@ -253,6 +253,19 @@ def test_what_killed_processes_left_is_removed_by_the_one_that_holds_the_folder(
         pass
 
 
+def test_nothing_but_what_is_empty(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w", {"a": np.zeros((0, 3072)), "b": np.zeros((5, 0), np.float32)})
+    for found in (load_weights(tmp_path / "w"), load_file(tmp_path / "w")):
+        assert {name: a.shape for name, a in found.items()} == {"a": (0, 3072), "b": (5, 0)}
+
+
+@pytest.mark.parametrize("name", ["mlpkit.format", "mlpkit.header.sha256", "mlpkit.sha256.a"])
+def test_metadata_of_mlpkits_own(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="is written by save_weights itself"):
+        save_weights(tmp_path / "w", {"a": np.ones(3)}, {name: "2"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_number_of_numpys_is_an_array(tmp_path: Path) -> None:
     save_weights(tmp_path / "w", {"a": np.float64(3)})
     assert load_weights(tmp_path / "w")["a"] == np.array(3.0)

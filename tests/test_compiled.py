@@ -377,6 +377,19 @@ def test_what_is_replaced_while_training_counts_from_then_on(compiled: Backend, 
     np.testing.assert_allclose(losses(False), losses(True), rtol=1e-12)
 
 
+@pytest.mark.parametrize("wrong", [-1, 5, 5_000_000])
+def test_labels_that_are_changed_while_training(wrong: int) -> None:
+    pytest.importorskip("numba")
+    compiled = load("numba")
+    model, labels = mlp(WIDTHS["small"])(compiled, "float64"), LABELS.copy()
+    split = Batches.of(compiled, IMAGES, labels, "float64", MEAN)
+    watcher = Meddler(lambda: labels.fill(wrong))
+    loss = CrossEntropy(backend=compiled)
+    settings = {"batch_size": 8, "epochs": 2, "seed": 0, "watcher": watcher}
+    with pytest.raises(IndexError, match=rf"labels should be in 0\.\.4, .*; got {wrong}\.\."):
+        fit(model, loss, SGD(model, 0.1), split, split, **settings)
+
+
 def test_two_threads_leave_blas_its_threads(compiled: Backend) -> None:
     def go() -> None:
         train(mlp(WIDTHS["large"]), "Adam", compiled, "float32", eager=False)

@@ -76,6 +76,8 @@ def test_flatten_restores_the_shape(backend: Backend) -> None:
     flat = layer.forward(x)
     assert backend.to_numpy(flat).tolist() == np.arange(48.0).reshape(2, 24).tolist()
     assert layer.backward(flat).shape == (2, 4, 3, 2)
+    with pytest.raises(ValueError, match=r"flatten takes a batch .* got one number"):
+        layer.forward(x[0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=NAMES)

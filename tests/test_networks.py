@@ -13,6 +13,7 @@ from mlpkit import (
     MLP,
     SGD,
     SGDM,
+    CrossEntropy,
     Dropout,
     DropoutNet,
     FullyConnected,
@@ -263,6 +264,17 @@ def test_a_network_is_copied_and_pickled_with_its_backend(backend: Backend) -> N
         assert other.backend is model.backend
         other.net.get_params("fc1_w")[...] = 0.0
         assert backend.to_numpy(model.net.get_params("fc1_w")).any()
+
+
+def test_a_pickle_has_no_part_of_a_batch(backend: Backend) -> None:
+    if backend.name == "strict":
+        pytest.skip("array-api-strict's dtypes can't be pickled")
+    model, loss = MLP((6, 4, 3), keep_prob=0.5, seed=1), CrossEntropy()
+    before = len(pickle.dumps((model, loss)))
+    loss.forward(model.forward(backend.asarray(np.ones((1000, 6)))), np.zeros(1000, int))
+    assert len(pickle.dumps((model, loss))) < before + 100
+    with pytest.raises(ValueError, match="backward needs a forward"):
+        pickle.loads(pickle.dumps(loss)).backward()
 
 
 def test_a_network_of_ones_own_needs_its_net_alone(backend: Backend) -> None:

@@ -303,10 +303,19 @@ def test_uint8_images_need_a_mean(backend: Backend) -> None:
         ({"data_train": (np.zeros((4, 48)), np.zeros(4, int))}, r'"data_val"\] .* it is missing'),
     ],
 )
-def test_a_data_dict_that_is_none(data_dict: dict[str, object], message: str) -> None:
+def test_a_data_dict_that_lacks_a_pair(data_dict: dict[str, object], message: str) -> None:
     model = MLP((48, 3), seed=1, backend="numpy")
     with pytest.raises(ValueError, match=message):
         train_net(data_dict, model, CrossEntropy(backend="numpy"), SGD(model), 2, 1)
+
+
+def test_what_train_net_cannot_take() -> None:
+    model = MLP((48, 3), seed=1, backend="numpy")
+    own = model, CrossEntropy(backend="numpy"), SGD(model), 2, 1
+    with pytest.raises(TypeError, match=r"data_dict should be a dict with data_train .* got list"):
+        train_net([IMAGES], *own)
+    with pytest.raises(ValueError, match="show_every must be a whole number, at least 1; got 'a'"):
+        train_net({}, *own, show_every="a")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +325,7 @@ def test_a_data_dict_that_is_none(data_dict: dict[str, object], message: str) ->
         (IMAGES, LABELS + 0.5, MEAN, r"whole numbers \(N,\).*got float64 \(50,\)"),
         (IMAGES, LABELS[0], MEAN, r"whole numbers \(N,\).*got int64 \(\)"),
         (IMAGES / 255, LABELS, MEAN, "a mean image is for uint8 images.* these are float64"),
+        (IMAGES, LABELS, MEAN[:3], r"shape of an image, \(4, 4, 3\), .*; got \(3, 4, 3\)"),
     ],
 )
 def test_what_is_no_batch(backend: Backend, images, labels, mean, message: str) -> None:
@@ -496,8 +506,41 @@ def test_losses_that_are_taken_away_are_counted() -> None:
 
 
 def test_a_history_of_another_run() -> None:
-    with pytest.raises(ValueError, match=r"should have up to 6 more; it has 7 in all"):
+    with pytest.raises(ValueError, match=r"should have up to 6 more; this one has 7 in all"):
         run(load("numpy"), history=History(losses=[1.0] * 7))
+    with pytest.raises(TypeError, match=r"history should be a History, .* got list"):
+        run(load("numpy"), history=[1.0])
+
+
+def test_a_history_of_other_batches(backend: Backend) -> None:
+    own, settings = parts(backend, "SGD"), {"seed": 4, "epochs": 2}
+    history = fit(*own, **settings, batch_size=8)
+    with pytest.raises(ValueError, match=r"2 epochs of 5 iterations .* 12 of them in its epochs"):
+        fit(*own, **settings | {"epochs": 3}, batch_size=10, history=history)
+
+
+def test_a_history_that_the_model_is_ahead_of(backend: Backend) -> None:
+    own, history = parts(backend, "SGD"), History()
+    update, calls = own[2].update, count(1)
+
+    def leave_the_third(*arguments) -> None:  # of a step's four
+        if next(calls) == 11:
+            raise Left
+        update(*arguments)
+
+    own[2].update = leave_the_third
+    with pytest.raises(Left):
+        fit(*own, seed=4, batch_size=8, epochs=3, history=history)
+    with pytest.raises(ValueError, match="the model and the optimizer are ahead of it"):
+        fit(*own, seed=4, batch_size=8, epochs=3, history=history)
+
+
+def test_rows_that_are_held_let_epochs_be_added() -> None:
+    history, _ = run(load("numpy"), epochs=1)
+    rows = history.epochs.rows
+    history.epochs.append(history.epochs[0])
+    assert rows.shape == (1, 6)
+    assert history.epochs.rows.tolist() == 2 * rows.tolist()
 
 
 # The validation accuracies, patience, min_delta, and the epochs that are trained.

@@ -79,6 +79,7 @@ class CompiledStep:
         self(np.empty((0, n), np.int64))  # compiles, or loads what an earlier run compiled
 
     def __call__(self, order: Array) -> Array:
+        self.check_labels(order)
         dropouts = [block.dropout for block in self.program.blocks]
         keys = np.array(
             [(d.seed, d.position, d.step) if d else (0, 0, 0) for d in dropouts], dtype=np.uint64
@@ -104,6 +105,16 @@ class CompiledStep:
             if dropout:
                 dropout.step += len(order)
         return losses
+
+    def check_labels(self, order: Array) -> None:
+        """IndexError where a label of these examples has no score, as NumPy's has: it may have been
+        changed since training began, and compiled code would read and write beside its arrays."""
+        labels, classes = self.data[1][order], self.program.blocks[-1].w.shape[1]
+        if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+            raise IndexError(
+                f"labels should be in 0..{classes - 1}, as when training began; "
+                f"got {labels.min()}..{labels.max()}"
+            )
 
     @contextmanager
     def threads(self) -> Iterator[None]:

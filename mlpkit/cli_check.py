@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,10 @@ def lines_of(part: Part, measured: Measured) -> list[str]:
     """A comparison's error and tolerance; where it failed, its details and hint."""
     what = part.name if measured.what == part.name else f"{part.name}: {measured.what}"
     state = "ok" if measured.passed else "FAILED"
-    lines = [f"    {what:<60} {measured.error:9.2e} <= {measured.tolerance:8.2e}  {state}"]
+    numbers = f"{measured.error:9.2e} <= {measured.tolerance:8.2e}"
+    if math.isnan(measured.error):  # there is none
+        numbers = " " * len(numbers)
+    lines = [f"    {what:<60} {numbers}  {state}"]
     if not measured.passed:
         hint = measured.hint and f"Hint: {measured.hint}"
         lines += [f"        {line}" for line in (measured.detail, hint) if line]

@@ -109,7 +109,9 @@ def grade(
     if len(grades) > 1:
         outputs.show_all(grades)
     refused = [outputs.summary(each) for each in grades if each.error]
+    for line in refused:  # each on its own, as they may be many
+        typer.echo(f"mlpkit: {' '.join(line.split())}", err=True)
     if refused:
-        raise ValueError("; ".join(refused))
+        raise typer.Exit(2)
     if any(section.status != "passed" for each in grades for section in each.sections):
         raise typer.Exit(1)

@@ -101,7 +101,7 @@ def test_an_unreadable_one_among_several(mlpkit: Mlpkit, tmp_path: Path) -> None
     assert "good.zip: 4 of 4 points" in out
     assert "bad.zip could not be graded: " in err
     assert "gone could not be graded: " in err
-    assert err.count("\n") == 1
+    assert len(err.splitlines()) == 2
     assert rows(tmp_path / "table.csv") == [
         ["good.zip", "2", "2", "4", "4", ""],
         ["bad.zip", "", "", "", "4", "bad.zip is not a readable zip: zip it again"],
@@ -244,6 +244,10 @@ class Trap:
             "[(5,), (5,), (5,), (1,)]",
         ),
         ({"fc1_w": np.array("text")}, "should hold real numbers; its type is <U4"),
+        (
+            {"fc1_w": np.zeros((3072, 100)), "fc1_b": np.zeros(90)},
+            "of FullyConnectedNetwork's, fc1_b should be (100,); it is (90,)",
+        ),
     ],
 )
 def test_wrong_weights(
@@ -291,6 +295,27 @@ def test_a_mean_image_is_used(
     status, out, _ = mlpkit("--weights", "w.npz", "--data", "digits")
     assert status == 1
     assert "FullyConnectedNetwork's accuracy is " in out
+    assert "Hint" not in out
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "hint"),
+    [
+        (np.full((3072, 100), np.nan), "Hint: fc1_w holds NaN or infinite numbers\n"),
+        (np.zeros((3072, 100), np.int32), "Hint: fc1_w is int32: trained weights are floats\n"),
+    ],
+)
+def test_what_may_have_spoilt_weights_is_said(
+    mlpkit: Mlpkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: Any, hint: str
+) -> None:
+    both = tuple(s for s in ALL if s.name in (FORWARD, TRAINING))
+    monkeypatch.setattr(sections, "SECTIONS", both)
+    synthetic.make(tmp_path / "digits", 60, 20, workers=1)
+    np.savez(tmp_path / "w.npz", **FULLY_CONNECTED | {"fc1_w": spoilt})
+    status, out, _ = mlpkit("right.py", "--weights", "w.npz", "--data", "digits")
+    assert status == 1
+    assert "\nTraining to 75 %\n    FullyConnectedNetwork's accuracy is " in out
+    assert hint in out
 
 
 def test_weights_that_are_no_file_of_arrays(
@@ -299,5 +324,9 @@ def test_weights_that_are_no_file_of_arrays(
     monkeypatch.setattr(sections, "SECTIONS", ALL)
     (tmp_path / "w.npz").write_bytes(b"nothing")
     (tmp_path / "w.npy").write_bytes(b"nothing")
-    for name in ("w.npz", "w.npy", "gone.npz"):
-        refused(mlpkit("--weights", name, "--data", "."), name)
+    for name, said in {
+        "w.npz": "w.npz should be an .npz of plain arrays: ",
+        "w.npy": "are a .safetensors or .npz file; got w.npy",
+        "gone.npz": "there are no weights at gone.npz",
+    }.items():
+        refused(mlpkit("--weights", name, "--data", "."), said)

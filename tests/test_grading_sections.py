@@ -427,6 +427,37 @@ def test_what_is_missing_costs_the_sections_that_need_it(tmp_path: Path) -> None
     assert "RMSProp is missing: it was looked for in student.py" in found["RMSProp"]
 
 
+def test_an_activation_that_is_missing_is_said_as_it_is(tmp_path: Path) -> None:
+    found = lost(grade_text(tmp_path, PLAIN.replace("def sigmoid", "def sigmoids")))
+    assert set(found) == {"Activations"}
+    assert (
+        "there is no activation function sigmoid; found: elu, leaky_relu," in found["Activations"]
+    )
+
+
+def test_nan_is_said_and_nothing_that_only_follows_from_it(tmp_path: Path) -> None:
+    product = "return x @ self.params[self.w_name]"
+    nan = PLAIN.replace(product, f"{product} * np.nan")
+    said = lost(grade_text(tmp_path, nan))["Dropout network"]
+    assert "scores in training: they aren't all finite" in said
+    assert "outputs differ" not in said
+    said = "\n".join(f"{f.what}\n{f.hint}" for f in trained(tmp_path, nan, ""))
+    for follows in ("change with the network's", "another epoch's", "each entry is", "the sign"):
+        assert follows not in said
+
+
+def test_what_has_no_number_is_shown_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "student.py"
+    path.write_text(PLAIN.replace("if seed is not None:", "if False:"))
+    dropout = [section for section in SECTIONS if section.name == "Dropout forward"]
+    grade(LocalRunner(load(path)), dropout, watch=Printer())
+    shown = capsys.readouterr().out
+    assert re.search(r"keep 0.5: seed 0 given to forward twice +FAILED\n", shown)
+    assert "nan" not in shown
+
+
 def test_a_failure_names_the_worst_element_and_both_values(tmp_path: Path) -> None:
     step = "w -= self.lr * dw / np.sqrt(c"
     text = PLAIN.replace(step, f"if w.ndim > 1: w[1, 2] += 0.5\n        {step}")

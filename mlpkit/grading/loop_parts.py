@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .comparing import Answer, Check, Measured, WrongAnswerError, array_of, at_least, compare, holds
+from .comparing import (
+    OVERFLOW,
+    Answer,
+    Check,
+    Measured,
+    WrongAnswerError,
+    array_of,
+    at_least,
+    compare,
+    holds,
+)
 from .interface import Array, Part, Settings, Task
 from .layer_sections import comparing
 
@@ -67,7 +77,7 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
             return [holds("loss_func", False, "it isn't used: the loss is what its forward gives")]
         of_step = [computed[computed[:, 0] == i] for i in range(steps)]
         found = [
-            rows[np.isclose(rows[:, 1], loss, rtol=1e-6)]  # float32 will do
+            rows[np.isclose(rows[:, 1], loss, rtol=1e-6, equal_nan=True)]  # float32 will do
             for rows, loss in zip(of_step, returned, strict=True)
         ]
         first = next((i for i, rows in enumerate(found) if not len(rows)), None)
@@ -187,7 +197,8 @@ def best_epoch(points: float) -> Part:
     def check(answer: Answer) -> list[Measured]:
         check_held(answer)
         history = fractions(answer, "val_acc", SMALL_EPOCHS)
-        returned = accuracy(array_of(answer, "best_scores", (SMALL_VAL, 7)), np.zeros(SMALL_VAL))
+        scores = array_of(answer, "best_scores", (SMALL_VAL, 7))
+        returned = accuracy(scores, np.zeros(SMALL_VAL))
         counted = {
             "the last, smaller batch counts as a full one: divide by the examples": (
                 np.array(SMALL_VAL / 200)
@@ -195,6 +206,7 @@ def best_epoch(points: float) -> Part:
             "it is the training accuracy": np.array((labels == 0).mean()),
         }
         chosen = "they are another epoch's: the one of the highest validation accuracy is meant"
+        hint = chosen if np.isfinite(scores).all() else OVERFLOW
         return [
             compare(
                 {"accuracy": history[0]},
@@ -205,7 +217,7 @@ def best_epoch(points: float) -> Part:
                 what=f"validation accuracy of {SMALL_VAL} examples after the first epoch",
                 kind="absolute",
             ),
-            at_least("validation accuracy of the returned parameters", returned, 0.98, chosen),
+            at_least("validation accuracy of the returned parameters", returned, 0.98, hint),
         ]
 
     return Part("best epoch", points, Task("train", arrays, settings), Check(check))

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from .comparing import Answer, Check, Measured, array_of, compare, holds
+from .comparing import OVERFLOW, Answer, Check, Measured, array_of, compare, holds
 from .formulas import chain, chain_gradients, random, spaced, summed_loss_gradient
 from .interface import Array, Part, Section, Task
 from .layer_sections import SLOPE_MISSING, WRONG_AXIS
@@ -235,13 +235,15 @@ def dropout_network() -> Section:
         left_on = {"is_training=False doesn't reach the dropout layer": test} if dropped else {}
         at_test = compare(answer, "test", whole, 1e-7, left_on, what="scores at test")
         scores, again = (array_of(answer, name, whole.shape) for name in ("scores", "again"))
+        finite = bool(np.isfinite(scores).all())
         found = [
+            holds("scores in training", finite, "they aren't all finite", OVERFLOW),
             holds(
                 "the same seed twice",
-                np.array_equal(scores, again),
+                np.array_equal(scores, again, equal_nan=True),
                 "the two outputs differ, and the numerical gradient needs them alike",
                 "a seed given to forward should restart the masks",
-            )
+            ),
         ]
         upstream = dout * scores / whole  # the submission's own mask
         mistakes = gradient_mistakes(x, params, upstream, True)

@@ -178,7 +178,7 @@ def show(grade: Grade) -> None:
             where = ", ".join(places)
         else:
             (where, parts), *_ = places.items()
-            where = f"{where}: {', '.join(parts)}"
+            where = ": ".join(filter(None, (where, ", ".join(parts))))
         lines += [where, f"    {failure.what}"]
         lines += [f"    Hint: {failure.hint}"] if failure.hint else []
     for line in lines:

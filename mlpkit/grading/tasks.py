@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .handling import WrongResultError, entry, four_of, given, gradients, keys, parameters, taken
+from .submissions import MissingNameError
 
 Names = Mapping[str, Any]
 Arrays = Mapping[str, Any]
@@ -299,7 +300,9 @@ def activation(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     came; other, with other_a and other_b; and default, without any."""
     known, name = names["activations"], settings["function"]
     if name not in known:
-        raise ValueError(f"no function {name} was found beside the activations: {sorted(known)}")
+        raise MissingNameError(
+            f"there is no activation function {name}; found: {', '.join(sorted(known)) or 'none'}"
+        )
     function, x = known[name], arrays["x"]
 
     def values(*keys: str) -> Any:
@@ -366,7 +369,12 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         before = {name: float(a.sum()) for name, a in best.items()}
         for layer, key in parameters(model.net):
             layer.params[key] += 1.0
-        moved = [name for name, total in before.items() if float(best[name].sum()) != total]
+        after = {name: float(a.sum()) for name, a in best.items()}
+        moved = [
+            name
+            for name, total in before.items()
+            if not np.array_equal(after[name], total, equal_nan=True)
+        ]
         for layer, key in parameters(model.net):
             layer.params[key] = best[key]
         answer["moved"] = np.array(len(moved))

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from .comparing import Answer, Check, Measured, array_of, at_least, compare, holds
+from .comparing import OVERFLOW, Answer, Check, Measured, array_of, at_least, compare, holds
 from .formulas import summed_loss
 from .interface import Array, Part, Section, Settings, Task
 from .loop_parts import accuracy, best_epoch, check_held, fraction_right, fractions, loop
@@ -21,6 +21,10 @@ NOISE = 100.0  # deviation, of brightness in 0..255
 TINYNET_LR, TINYNET_EPOCHS, TINYNET_BATCH = 1e-2, 3, 64
 RACE_EPOCHS, RACE_BATCH = 10, 32
 SATURATED = 0.99  # accuracy from which on SGD leaves nothing to be ahead by
+RISING = (
+    "the sign of the step, gradients that aren't passed on, or updates that make new arrays "
+    "(p = p - ...) instead of changing the layer's (p -= ...) would do that"
+)
 UNDIVIDED = "the loss isn't divided by the batch: the mean over the examples is meant"
 
 
@@ -77,8 +81,7 @@ def to_75_percent() -> Section:
                 "losses fall",
                 bool(last < first),
                 f"their mean is {first:.4g} in the first epoch, {last:.4g} in the last",
-                "the sign of the step, gradients that aren't passed on, or updates that make new "
-                "arrays (p = p - ...) instead of changing the layer's (p -= ...) would do that",
+                RISING if np.isfinite(losses).all() else OVERFLOW,
             ),
         ]
         for name in ("train_acc", "val_acc"):

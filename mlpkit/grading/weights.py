@@ -32,6 +32,10 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     from ..losses import CrossEntropy
 
     start = time.perf_counter()
+    if path.suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"trained weights are a .safetensors or .npz file; got {path}")
+    if not path.exists():
+        raise ValueError(f"there are no weights at {path}: expected a .safetensors or .npz file")
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
     arrays = in_order({name: a for name, a in weights.items() if a.ndim <= 2})
     for name in NETWORKS:
@@ -41,8 +45,8 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
             break
     else:
         raise ValueError(
-            f"{path} should hold the weights and biases of {' or '.join(NETWORKS)} in order; its "
-            f"arrays have the shapes {[a.shape for a in arrays][:12]}"
+            f"{path} should hold the weights and biases of {' or '.join(NETWORKS)} in order; "
+            f"{misfit(weights)}"
         )
     for (layer, key), a in zip(slots, arrays, strict=True):
         layer.params[key] = a.astype("float32")
@@ -60,9 +64,38 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     )
     said = f"{name}'s accuracy is {val:.2%} (validation) and {test:.2%} (test)"
     enough = val >= ENOUGH
-    wrong = () if enough else (Failure(f"{said}; {ENOUGH:.0%} is expected on validation"),)
+    expected = f"{said}; {ENOUGH:.0%} is expected on validation"
+    wrong = () if enough else (Failure(expected, unusual(weights)),)
     status, score = ("passed", points) if enough else ("failed", 0.0)
     return SectionResult(SECTION, score, points, status, wrong, said, time.perf_counter() - start)
+
+
+def misfit(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The first array that differs, by name, from those of a network that it else has some in
+    common with; all shapes where there is none."""
+    from .. import networks
+
+    shapes = {name: a.shape for name, a in weights.items() if a.ndim <= 2}
+    for network in NETWORKS:
+        model = getattr(networks, network)(backend="numpy", dtype="float32")
+        expected = {name: p.shape for name, p in model.parameters()}
+        differing = [n for n in {**expected, **shapes} if shapes.get(n) != expected.get(n)]
+        if differing and shapes.items() & expected.items():
+            first = differing[0]
+            wanted = f"be {expected[first]}" if first in expected else "not be there"
+            came = shapes.get(first, "missing")
+            return f"of {network}'s, {first} should {wanted}; it is {came}"
+    return f"its arrays have the shapes {list(shapes.values())[:12]}"
+
+
+def unusual(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """What may have kept the weights from their accuracy, "" where nothing is seen."""
+    for name, a in weights.items():
+        if not np.isfinite(a).all():
+            return f"{name} holds NaN or infinite numbers"
+        if a.dtype.kind != "f":
+            return f"{name} is {a.dtype}: trained weights are floats"
+    return ""
 
 
 def mean_image(

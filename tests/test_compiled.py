@@ -412,10 +412,10 @@ def test_two_threads_leave_blas_its_threads(compiled: Backend) -> None:
 def test_the_product_of_a_small_batch(batch: int, inputs: int, columns: int, dtype: str) -> None:
     pytest.importorskip("numba")
     from mlpkit_backends.kernels.gemm import gemm_address
-    from mlpkit_backends.kernels.product import REGISTER, product
+    from mlpkit_backends.kernels.product import FEATURES, product
 
-    if not REGISTER:
-        pytest.skip("this processor's vector registers are not ones that the tiles are made for")
+    if not FEATURES.get("fma"):
+        pytest.skip("this processor has no fused multiply-add, which the tiles are made of")
     x = RNG.standard_normal((batch, inputs)).astype(dtype)
     w = RNG.standard_normal((inputs, columns)).astype(dtype)
     z = np.full((batch, columns), 7, dtype)
@@ -434,10 +434,10 @@ def test_the_product_of_a_small_batch(batch: int, inputs: int, columns: int, dty
 def test_the_gradient_of_a_small_batch(batch: int, inputs: int, columns: int, dtype: str) -> None:
     pytest.importorskip("numba")
     from mlpkit_backends.kernels.gemm import gemm_address
-    from mlpkit_backends.kernels.product import REGISTER, add_gradient
+    from mlpkit_backends.kernels.product import FEATURES, add_gradient
 
-    if not REGISTER:
-        pytest.skip("this processor's vector registers are not ones that the tiles are made for")
+    if not FEATURES.get("fma"):
+        pytest.skip("this processor has no fused multiply-add, which the tiles are made of")
     x = RNG.standard_normal((batch, inputs)).astype(dtype)
     d = RNG.standard_normal((batch, columns)).astype(dtype)
     w = RNG.standard_normal((inputs, columns)).astype(dtype)
@@ -452,10 +452,10 @@ def test_the_gradient_of_a_small_batch(batch: int, inputs: int, columns: int, dt
 def test_small_changes_of_large_weights_are_not_lost() -> None:
     pytest.importorskip("numba")
     from mlpkit_backends.kernels.gemm import gemm_address
-    from mlpkit_backends.kernels.product import REGISTER, add_gradient
+    from mlpkit_backends.kernels.product import FEATURES, add_gradient
 
-    if not REGISTER:
-        pytest.skip("this processor's vector registers are not ones that the tiles are made for")
+    if not FEATURES.get("fma"):
+        pytest.skip("this processor has no fused multiply-add, which the tiles are made of")
     # Each of 64 changes is less than half of what 1 can take in float32; together they are not.
     x, d, w = np.ones((64, 8), "f4"), np.full((64, 48), 2.0**-26, "f4"), np.ones((8, 48), "f4")
     add_gradient(gemm_address("float32"), 1.0, x, d, w)

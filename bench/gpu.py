@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
+from bench.arguments import count, positive
 from bench.contenders import GPU_CONTENDERS
 from bench.gpu_parity import checks, parity
 from bench.turns import Turns
@@ -227,10 +228,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--backend", default="cupy")
-    parser.add_argument("--seconds", type=float, default=1.0, help="a turn")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=positive, default=1.0, help="a turn")
+    parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--cases", type=chosen, help="as tinynet-sgd,fcn-adam; all, if none")
-    parser.add_argument("--elements", type=int, default=1 << 28, help="of the copy")
+    parser.add_argument("--elements", type=count, default=1 << 28, help="of the copy")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     faulthandler.enable()  # says where a library ended the process

@@ -46,9 +46,10 @@ Cases = dict[tuple[str, str], dict[str, Any]]  # by workload and optimizer: figu
 
 
 def floor(optimizer: str) -> float:
-    """Iterations a second of TinyNet that the card can't exceed: its 3072 by 3072 weights and
-    batches of 64. Forward and the update with its gradient are a product each, that takes as long
-    as its operations or as the bytes that must be read and written, whichever is longer."""
+    """Iterations a second of TinyNet that float32's own units can't exceed, with its 3072 by 3072
+    weights and batches of 64. Forward and the update with its gradient are a product each, that
+    takes as long as its operations or as the bytes that must be read and written, whichever is
+    longer. mlpkit's products run on the tensor cores, whose own limit is higher."""
     weights = 3072 * 3072
     product, once = 2 * 64 * weights / FLOPS, 4 * weights / BYTES
     return 1 / (max(product, once) + max(product, PASSES[optimizer] * once))
@@ -162,7 +163,7 @@ def main() -> None:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         sys.exit(f"{path} is no file of bench/gpu.py's: {error}")
-    cases = measured(content)
+    cases = measured(content) if isinstance(content, dict) else {}
     if not cases:
         sys.exit(f"{path} has no rates yet: bench/gpu.py rates, torch and jax write them")
     console = Console(width=110)

@@ -1,12 +1,14 @@
 """mlpkit beside PyTorch, JAX, scikit-learn and plain NumPy, on this machine's CPU.
 
     python bench/peers.py [--rounds 5] [--seconds 2] [--workload tinynet] [--optimizer sgd]
+        [--out FOLDER]
 
 Needs `pip install -e ".[bench]"`. Where OPENBLAS_CORETYPE is set, NumPy's and SciPy's BLAS run
 slower than they could: unset it. Each contender is a process of its own with all cores; in each
 round each has its turn, so that what else the machine does falls on all alike. A row's ratios are
 medians over the rounds of mlpkit's rate to that contender's in the same round. Writes
-bench/results/cpu-PROCESSOR.json and .png, beside what is there of other workloads and optimizers.
+bench/results/cpu-PROCESSOR.json and .png, beside what is there of other workloads and optimizers
+where that was measured in the same way: a virtual machine may call any processor by one name.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from mlpkit.run_files import write_json
 from mlpkit_backends import load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
+from bench.arguments import count, positive
 from bench.contenders import CONTENDERS, LACKING
 from bench.turns import figures
 from bench.workload import Run
@@ -140,11 +143,26 @@ def show(results: list[dict[str, Any]]) -> None:
     Console(width=130).print(table)
 
 
+def found_before(target: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an earlier run's file; SystemExit where it was measured in another way, as the
+    rows would be taken for this machine's."""
+    if not target.is_file():
+        return []
+    before = json.loads(target.read_text())
+    if differing := [name for name, value in about.items() if before.get(name) != value]:
+        sys.exit(
+            f"{target} was measured with another {', another '.join(differing)}: name another "
+            "folder with --out, or move it away"
+        )
+    return list(before["results"])
+
+
 def main() -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="a contender's turn")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--seconds", type=positive, default=2.0, help="a contender's turn")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the figures")
     parser.add_argument("--workload", choices=list(benchmark.WORKLOADS))
     parser.add_argument("--optimizer", choices=list(benchmark.LEARNING_RATES))
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
@@ -159,20 +177,23 @@ def main() -> None:
         for optimizer in benchmark.LEARNING_RATES
         if given.workload in (None, workload) and given.optimizer in (None, optimizer)
     ]
-    results = []
+    about = benchmark.machine() | {
+        "versions": versions(("torch", "jax", "scikit-learn")),
+        "rounds": given.rounds,
+        "seconds": given.seconds,
+        "dtype": "float32",
+    }
+    target = benchmark.results_path(given.out, "cpu")
+    # The cases that this run leaves out stay as they were.
+    results = [
+        r for r in found_before(target, about) if (r["workload"], r["optimizer"]) not in cases
+    ]
     for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
         results += compare(*case, given.rounds, given.seconds)
     show(results)
-    machine = benchmark.machine()
-    machine["versions"] = versions(("torch", "jax", "scikit-learn"))
-    target = benchmark.results_path(RESULTS, "cpu")
-    command = {"rounds": given.rounds, "seconds": given.seconds, "dtype": "float32"}
-    RESULTS.mkdir(exist_ok=True)
-    if target.is_file():  # the cases that this run leaves out stay as they were
-        before = json.loads(target.read_text())["results"]
-        results = [r for r in before if (r["workload"], r["optimizer"]) not in cases] + results
-    write_json(target, {**machine, **command, "results": results})
-    title = benchmark.title(machine, "float32")
+    given.out.mkdir(exist_ok=True)
+    write_json(target, {**about, "results": results})
+    title = benchmark.title(about, "float32")
     save(benchmark.bar_figure(results, title, "contender"), target.with_suffix(".png"))
     print(target)
 

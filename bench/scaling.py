@@ -1,6 +1,6 @@
 """Rate and peak memory against batch size and hidden width, beside what the machine allows.
 
-    python bench/scaling.py [--seconds 3] [--backend numba]
+    python bench/scaling.py [--seconds 3] [--backend numba] [--out FOLDER]
 
 The network is 3072 -> width -> 10 in float32 with SGD. Its two large products, forward and weight
 gradient, are timed by themselves, as NumPy's BLAS makes them. The machine's limit is what its
@@ -30,6 +30,10 @@ from mlpkit import benchmark
 from mlpkit.plotting import save
 from mlpkit.provenance import peak_rss_bytes
 from mlpkit.run_files import write_json
+from mlpkit_backends import BackendUnavailable, load
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
+from bench.arguments import positive
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
@@ -112,13 +116,21 @@ def scaling_figure(results: list[dict[str, Any]], title: str) -> Figure:
 def main() -> None:
     """Measure each point in a process of its own, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each point")
+    parser.add_argument("--seconds", type=positive, default=3.0, help="for each point")
     parser.add_argument("--backend", default="numba")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the figures")
     parser.add_argument("--point", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.point:
         print(json.dumps(point(given.backend, *given.point, given.seconds)))
         return
+    try:
+        load(given.backend)
+    except (BackendUnavailable, ValueError) as error:
+        sys.exit(str(error))
+    machine = benchmark.machine()
+    target = benchmark.results_path(given.out, f"scaling-{given.backend}")
+    given.out.mkdir(exist_ok=True)
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
     results = []
     for size, width in track(
@@ -134,10 +146,8 @@ def main() -> None:
             f"{row['peak_rss_bytes'] / 2**20:.0f} MiB"
         )
         results.append(row)
-    machine = benchmark.machine()
-    target = benchmark.results_path(RESULTS, f"scaling-{given.backend}")
-    RESULTS.mkdir(exist_ok=True)
-    write_json(target, {**machine, "backend": given.backend, "results": results})
+        about = {"backend": given.backend, "seconds": given.seconds}
+        write_json(target, {**machine, **about, "results": results})
     title = f"3072 → width → 10, SGD, float32, {given.backend}, {machine['processor']}"
     save(scaling_figure(results, title), target.with_suffix(".png"))
     print(target)

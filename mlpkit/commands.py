@@ -103,7 +103,11 @@ app.command()(cli_report.verify_report)
 @app.command()
 def bench(
     backend: Annotated[
-        str, typer.Option(help="all (that run here), numpy, numba or cupy.")
+        str,
+        typer.Option(
+            help="all (that run here), cupy, numba, numpy, or auto, which takes the first.",
+            envvar="MLPKIT_BACKEND",
+        ),
     ] = "all",
     workload: Annotated[str | None, typer.Option(help="tinynet or fcn. Default: both.")] = None,
     optimizer: Annotated[
@@ -129,7 +133,7 @@ def bench(
 
     check_dtype(dtype)
     if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds must be positive; got {seconds}")
+        raise ValueError(f"--seconds must be positive and finite; got {seconds}")
     chosen = benchmark.cases(backend, workload, optimizer, batch_size, dtype)
     if plot is not None:
         check_target(plot)

@@ -100,7 +100,7 @@ def test_a_table_a_file_and_a_picture(
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
 def test_seconds_must_be_positive(seconds: str) -> None:
-    with pytest.raises(ValueError, match=f"--seconds must be positive; got {float(seconds)}"):
+    with pytest.raises(ValueError, match=f"--seconds must be positive and finite; got {float(seconds)}"):
         run("bench", "--seconds", seconds)
 
 

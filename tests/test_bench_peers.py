@@ -1,0 +1,51 @@
+"""What bench/peers.py and bench/scaling.py refuse before they measure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numba")
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def refused(script: str, *arguments: str) -> str:
+    """What is said in the end, where nothing is measured."""
+    command = [sys.executable, str(BENCH / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("peers.py --rounds 0", "--rounds: should be a whole number, at least 1; got 0"),
+        ("peers.py --seconds inf", "--seconds: should be a number above 0; got inf"),
+        ("scaling.py --seconds -1", "--seconds: should be a number above 0; got -1"),
+        ("scaling.py --backend foo", "backend must be one of auto, cupy, numba, numpy; got 'foo'"),
+    ],
+)
+def test_what_cannot_be_measured(arguments: str, said: str) -> None:
+    assert refused(*arguments.split()).endswith(said)
+
+
+@pytest.mark.parametrize("differing", ["blas", "seconds", "versions"])
+def test_figures_of_another_machine_are_not_mixed(tmp_path: Path, differing: str) -> None:
+    from bench.peers import found_before
+    from mlpkit.benchmark import machine
+
+    target, rows = tmp_path / "cpu.json", [{"contender": "mlpkit numba"}]
+    about: dict[str, Any] = machine() | {"seconds": 2.0}
+    assert found_before(target, about) == []
+    target.write_text(json.dumps({**about, "results": rows}))
+    assert found_before(target, about) == rows
+    target.write_text(json.dumps({**about, differing: "other", "results": rows}))
+    with pytest.raises(SystemExit, match=f"measured with another {differing}: name another folder"):
+        found_before(target, about)

@@ -156,9 +156,9 @@ class Dropout(Layer):
     """Inverted dropout: each element stays with probability keep_prob and is divided by it.
 
     keep_prob 0 and 1 change nothing; outside [0, 1] is a ValueError. The mask depends on the seed,
-    the layer's position in its network, the first one where it is in several, and the number of
-    training forwards since the seed was set, and on nothing else: the same on every backend.
-    Without a seed, one is drawn from NumPy's global state.
+    the layer's position in its network and the number of training forwards since the seed was set,
+    and on nothing else: the same on every backend. Without a seed, one is drawn from NumPy's global
+    state.
     """
 
     setting_names = ("keep_prob",)
@@ -179,13 +179,8 @@ class Dropout(Layer):
             )
         self.keep_prob = float(keep_prob)
         self.seed = check_seed(seed)
-        self.position, self.placed = 0, False
+        self.position = 0
         self.step = 0
-
-    def place(self, position: int) -> None:
-        """Take the position in a network, once: part of the masks' key."""
-        if not self.placed:
-            self.position, self.placed = position, True
 
     def forward(self, x: Array, is_training: bool = True, seed: int | None = None) -> Array:
         """x with elements dropped, or x itself where is_training is False.

@@ -43,7 +43,7 @@ class Sequential:
                 )
             owned |= layer.params.keys()
             if isinstance(layer, Dropout):
-                layer.place(position)
+                layer.position = position  # part of its masks' key
 
     @property
     def params(self) -> MutableMapping[str, Array]:

@@ -151,16 +151,6 @@ def test_masks_go_on_from_step_to_step_and_restart_with_a_seed(backend: Backend)
     assert not np.array_equal(backend.to_numpy(layer.forward(x, True, 22)), first)
 
 
-def test_a_look_at_some_layers_leaves_their_masks(backend: Backend) -> None:
-    dropout, other = (Dropout(0.5, seed=1, name=name) for name in ("dropout", "other"))
-    net = Sequential(Flatten(), other, dropout)
-    x = backend.asarray(np.ones((8, 8)))
-    before = backend.to_numpy(dropout.forward(x, True, seed=3))
-    Sequential(*net.layers[1:])
-    assert np.array_equal(backend.to_numpy(dropout.forward(x, True, seed=3)), before)
-    assert not np.array_equal(backend.to_numpy(other.forward(x, True, seed=3)), before)
-
-
 def test_two_dropout_layers_of_one_seed_differ(backend: Backend) -> None:
     x = backend.asarray(np.ones((8, 8)))
     layers = [Dropout(0.5, 1, "a"), Dropout(0.5, 1, "b")]

@@ -143,18 +143,25 @@ def show(results: list[dict[str, Any]]) -> None:
     Console(width=130).print(table)
 
 
-def found_before(target: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of an earlier run's file; SystemExit where it was measured in another way, as the
-    rows would be taken for this machine's."""
+def found_before(
+    target: Path, about: dict[str, Any], cases: list[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """The rows of an earlier run's file that this run of those cases leaves as they are; SystemExit
+    where they were measured in another way, as they would be taken for this machine's."""
     if not target.is_file():
         return []
-    before = json.loads(target.read_text())
-    if differing := [name for name, value in about.items() if before.get(name) != value]:
+    try:
+        before = json.loads(target.read_text())
+        rows = [r for r in before["results"] if (r["workload"], r["optimizer"]) not in cases]
+        differing = [name for name, value in about.items() if before.get(name) != value]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sys.exit(f"{target} is no file of bench/peers.py's: move it away")
+    if rows and differing:
         sys.exit(
-            f"{target} was measured with another {', another '.join(differing)}: name another "
-            "folder with --out, or move it away"
+            f"{target} has other cases, measured with another {', another '.join(differing)}: name "
+            "another folder with --out, or move it away"
         )
-    return list(before["results"])
+    return rows
 
 
 def main() -> None:
@@ -184,14 +191,11 @@ def main() -> None:
         "dtype": "float32",
     }
     target = benchmark.results_path(given.out, "cpu")
-    # The cases that this run leaves out stay as they were.
-    results = [
-        r for r in found_before(target, about) if (r["workload"], r["optimizer"]) not in cases
-    ]
+    results = found_before(target, about, cases)
+    given.out.mkdir(parents=True, exist_ok=True)
     for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
         results += compare(*case, given.rounds, given.seconds)
     show(results)
-    given.out.mkdir(exist_ok=True)
     write_json(target, {**about, "results": results})
     title = benchmark.title(about, "float32")
     save(benchmark.bar_figure(results, title, "contender"), target.with_suffix(".png"))

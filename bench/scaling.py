@@ -130,7 +130,7 @@ def main() -> None:
         sys.exit(str(error))
     machine = benchmark.machine()
     target = benchmark.results_path(given.out, f"scaling-{given.backend}")
-    given.out.mkdir(exist_ok=True)
+    given.out.mkdir(parents=True, exist_ok=True)
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
     results = []
     for size, width in track(
@@ -146,8 +146,8 @@ def main() -> None:
             f"{row['peak_rss_bytes'] / 2**20:.0f} MiB"
         )
         results.append(row)
-        about = {"backend": given.backend, "seconds": given.seconds}
-        write_json(target, {**machine, **about, "results": results})
+    about = {"backend": given.backend, "seconds": given.seconds}
+    write_json(target, {**machine, **about, "results": results})
     title = f"3072 → width → 10, SGD, float32, {given.backend}, {machine['processor']}"
     save(scaling_figure(results, title), target.with_suffix(".png"))
     print(target)

@@ -33,7 +33,7 @@ NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 MARK, HEADER_SUM = "mlpkit.format", "mlpkit.header.sha256"
 TENSOR_SUM = "mlpkit.sha256."  # and the tensor's name
 HEADER_LIMIT = 1 << 20  # bytes; a network of thousands of layers has less
-EMPTY_LIMIT = 1 << 20  # the largest dimension of a tensor without elements
+LARGEST = 2**63 - 1  # bytes of a NumPy array, dimensions of 0 not counted
 PIECE = 1 << 20  # bytes hashed or read at a time
 DAMAGED = "is damaged or no safetensors file"
 
@@ -208,8 +208,8 @@ class TensorFile:
         if not isinstance(value["dtype"], str) or value["dtype"] not in DTYPES:
             raise self.damaged(f"{what} should have a dtype of {', '.join(DTYPES)}")
         shape, places = value["shape"], value["data_offsets"]
-        # An empty tensor's dimensions may be larger than the file.
-        for numbers, most in ((shape, max(room, EMPTY_LIMIT)), (places, room)):
+        # Beside a 0, a dimension may be larger than the file.
+        for numbers, most in ((shape, LARGEST), (places, room)):
             if not isinstance(numbers, list) or not all(
                 type(n) is int and 0 <= n <= most for n in numbers
             ):
@@ -217,6 +217,8 @@ class TensorFile:
         if len(shape) > 32 or len(places) != 2:
             raise self.damaged(f"{what} should have two data_offsets and at most 32 dimensions")
         dtype = np.dtype(DTYPES[value["dtype"]])
+        if math.prod(n or 1 for n in shape) * dtype.itemsize > LARGEST:
+            raise self.damaged(f"{what} has a shape that no array can have")
         if math.prod(shape) * dtype.itemsize != places[1] - places[0]:
             raise self.damaged(f"{what} has another size than its shape")
         return Tensor(dtype, tuple(shape), *places)

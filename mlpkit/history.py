@@ -83,7 +83,7 @@ class History:
     """A training run's record: every iteration's loss, every epoch's scores, the best parameters
     (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
     spent in iterations, in words how the backend ran them, what ended training before its last
-    epoch ("" where nothing did), and whether the model is ahead of the record, as where an
+    epoch ("" where nothing did), and whether the model may be ahead of the record, as where an
     exception ended training within a chunk. Two are equal where losses and scores are."""
 
     losses: list[float] = field(default_factory=list, repr=False)
@@ -179,6 +179,7 @@ class Losses:
             if bad.size:
                 self.pending.clear()
                 recorded += map(float, values[: bad[0]])
+                self.history.ahead = True
                 cause = (
                     "training diverged; lower the learning rate (lr)"
                     if self.history.iterations

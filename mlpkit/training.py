@@ -71,8 +71,8 @@ def fit(
     chunk: how many iterations the backend is given at a time, at most; no result depends on it but
     by what a watcher changes between them.
     watcher: is told after each chunk and each epoch, and may show them, replace parameters, state
-    and settings, or end training. A compiled step keeps its gradients to itself: the layers'
-    `grads` are what they were.
+    and settings, or end training. Images and labels are to stay as they are: a compiled step may
+    have a copy. It keeps its gradients to itself: the layers' `grads` are what they were.
 
     history: of an earlier call, to go on after its last iteration, within an epoch too; parameters,
     optimizer state, its learning rate and dropout's steps must be as they were then. pause: is
@@ -124,7 +124,8 @@ def fit(
                     watcher.iterations(before + done, epochs * per_epoch, losses)
                 if pause is not None:
                     pause()
-            order = order_of(number + 1)  # while the device may still be at this one's
+            if number < epochs:
+                order = order_of(number + 1)  # while the device may still be at this one's
             losses.read()
             backend.synchronize()
             history.seconds += time.perf_counter() - started

@@ -31,7 +31,7 @@ def check_history(history: Any, per_epoch: int) -> None:
     if history.ahead:
         raise ValueError(
             "this history's training was ended within a chunk of iterations, so that the model and "
-            "the optimizer are ahead of it: go on without history=, or build them anew"
+            "the optimizer may be ahead of it: go on without history=, or build them anew"
         )
     epochs = len(history.epochs)
     began = history.epochs[-1].iteration if epochs else 0

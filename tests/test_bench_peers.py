@@ -41,11 +41,22 @@ def test_figures_of_another_machine_are_not_mixed(tmp_path: Path, differing: str
     from bench.peers import found_before
     from mlpkit.benchmark import machine
 
-    target, rows = tmp_path / "cpu.json", [{"contender": "mlpkit numba"}]
+    target, cases = tmp_path / "cpu.json", [("fcn", "sgd")]
+    rows = [{"workload": "fcn", "optimizer": rule} for rule in ("sgd", "adam")]
     about: dict[str, Any] = machine() | {"seconds": 2.0}
-    assert found_before(target, about) == []
+    assert found_before(target, about, cases) == []
     target.write_text(json.dumps({**about, "results": rows}))
-    assert found_before(target, about) == rows
+    assert found_before(target, about, cases) == rows[1:]
     target.write_text(json.dumps({**about, differing: "other", "results": rows}))
     with pytest.raises(SystemExit, match=f"measured with another {differing}: name another folder"):
-        found_before(target, about)
+        found_before(target, about, cases)
+    assert found_before(target, about, [*cases, ("fcn", "adam")]) == []  # all are measured anew
+
+
+@pytest.mark.parametrize("content", ["[]", "{bad", "{}", '{"results": [1]}'])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    from bench.peers import found_before
+
+    (tmp_path / "cpu.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"is no file of bench/peers\.py's"):
+        found_before(tmp_path / "cpu.json", {}, [])

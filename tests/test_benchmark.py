@@ -52,6 +52,18 @@ def test_what_cannot_be_measured(arguments: tuple[str, ...], message: str) -> No
         benchmark.cases(*arguments, "float32")
 
 
+@pytest.mark.parametrize(("asked", "measured"), [("numpy", {"numpy"}), ("all", None)])
+def test_the_environment_names_the_backend(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, measured: set[str]
+) -> None:
+    monkeypatch.setenv("MLPKIT_BACKEND", asked)
+    case = ("--workload", "fcn", "--optimizer", "sgd", "--seconds", "0.01")
+    run("bench", *case, "--json", str(tmp_path / "bench.json"))
+    rows = json.loads((tmp_path / "bench.json").read_text())["results"]
+    here = {name for name, state in available().items() if state == "ok"}
+    assert {row["backend"] for row in rows} == (measured or here)
+
+
 def test_orders_are_permutations_epoch_after_epoch(small: None) -> None:
     batches = benchmark.orders(batch_size=16)  # 4 chunks of 512 in 2100 images
     first, second = (np.concatenate([next(batches) for _ in range(4)]) for _ in range(2))
@@ -100,7 +112,9 @@ def test_a_table_a_file_and_a_picture(
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
 def test_seconds_must_be_positive(seconds: str) -> None:
-    with pytest.raises(ValueError, match=f"--seconds must be positive and finite; got {float(seconds)}"):
+    with pytest.raises(
+        ValueError, match=f"--seconds must be positive and finite; got {float(seconds)}"
+    ):
         run("bench", "--seconds", seconds)
 
 

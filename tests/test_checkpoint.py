@@ -165,6 +165,7 @@ ENTRY = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
             b'{"a":{"dtype":"F32","shape":[' + b"1," * 40 + b'1],"data_offsets":[0,4]}}', bytes(4)
         ),
         file_of(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":0}}', bytes(4)),
+        file_of(b'{"a":{"dtype":"F32","shape":[0' + b",1048576" * 4 + b'],"data_offsets":[0,0]}}'),
         file_of(b'{"a":{"dtype":"U8","shape":[99999999999999],"data_offsets":[0,99999999999999]}}'),
         file_of(
             b'{"a":{"dtype":"U8","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,4]}}', bytes(4)
@@ -254,9 +255,9 @@ def test_what_killed_processes_left_is_removed_by_the_one_that_holds_the_folder(
 
 
 def test_nothing_but_what_is_empty(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w", {"a": np.zeros((0, 3072)), "b": np.zeros((5, 0), np.float32)})
+    save_weights(tmp_path / "w", {"a": np.zeros((0, 1 << 30)), "b": np.zeros((5, 0), np.float32)})
     for found in (load_weights(tmp_path / "w"), load_file(tmp_path / "w")):
-        assert {name: a.shape for name, a in found.items()} == {"a": (0, 3072), "b": (5, 0)}
+        assert {name: a.shape for name, a in found.items()} == {"a": (0, 1 << 30), "b": (5, 0)}
 
 
 @pytest.mark.parametrize("name", ["mlpkit.format", "mlpkit.header.sha256", "mlpkit.sha256.a"])

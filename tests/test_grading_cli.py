@@ -301,7 +301,10 @@ def test_a_mean_image_is_used(
 @pytest.mark.parametrize(
     ("spoilt", "hint"),
     [
-        (np.full((3072, 100), np.nan), "Hint: fc1_w holds NaN or infinite numbers\n"),
+        (
+            np.full((3072, 100), np.nan),
+            "Hint: fc1_w holds NaN, or numbers that are infinite in float32\n",
+        ),
         (np.zeros((3072, 100), np.int32), "Hint: fc1_w is int32: trained weights are floats\n"),
     ],
 )
@@ -326,7 +329,7 @@ def test_weights_that_are_no_file_of_arrays(
     (tmp_path / "w.npy").write_bytes(b"nothing")
     for name, said in {
         "w.npz": "w.npz should be an .npz of plain arrays: ",
-        "w.npy": "are a .safetensors or .npz file; got w.npy",
+        "w.npy": "w.npy is damaged or no safetensors file",
         "gone.npz": "there are no weights at gone.npz",
     }.items():
         refused(mlpkit("--weights", name, "--data", "."), said)

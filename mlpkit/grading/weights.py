@@ -32,10 +32,6 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     from ..losses import CrossEntropy
 
     start = time.perf_counter()
-    if path.suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"trained weights are a .safetensors or .npz file; got {path}")
-    if not path.exists():
-        raise ValueError(f"there are no weights at {path}: expected a .safetensors or .npz file")
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
     arrays = in_order({name: a for name, a in weights.items() if a.ndim <= 2})
     for name in NETWORKS:
@@ -91,9 +87,11 @@ def misfit(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
 def unusual(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
     """What may have kept the weights from their accuracy, "" where nothing is seen."""
     for name, a in weights.items():
-        if not np.isfinite(a).all():
-            return f"{name} holds NaN or infinite numbers"
-        if a.dtype.kind != "f":
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(a.astype("float32")).all()
+        if not finite:
+            return f"{name} holds NaN, or numbers that are infinite in float32"
+        if a.dtype.kind != "f" and a.ndim <= 2:
             return f"{name} is {a.dtype}: trained weights are floats"
     return ""
 
@@ -125,6 +123,8 @@ def load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
     numpy.load believes what an array's header says of its size, and unpacks what it is given.
     """
+    if not path.exists():
+        raise ValueError(f"there are no weights at {path}: expected an .npz or .safetensors file")
     try:
         check_members(path)
         with zipfile.ZipFile(path) as archive:

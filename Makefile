@@ -18,8 +18,9 @@ $(VENV)/.installed-%: pyproject.toml
 train: $(VENV)/.installed-fast
 	$(BIN)/mlpkit train $(ARGS)
 
+# Two processes, as the tests mostly wait for one processor; a file's tests stay in one of them.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 torture: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/torture --torture --durations=0 $(ARGS)

@@ -342,6 +342,8 @@ def test_training_to_75_percent(backend: Backend) -> None:
 
 
 def test_sgdm_rmsprop_and_adam_beat_sgd(backend: Backend) -> None:
+    if backend.name == "strict":
+        pytest.skip("NumPy's arithmetic once more, in a minute: shorter trainings run on it")
     last = {
         optimizer: train(FullyConnectedNetwork, optimizer, 32, 12, backend).epochs[-1]
         for optimizer in RECIPES

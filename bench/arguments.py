@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from math import inf
+from collections.abc import Callable
+from typing import Any
+
+from mlpkit.checks import check_counts, check_positive
 
 
-def positive(text: str) -> float:
-    """A number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < inf:
-        raise argparse.ArgumentTypeError(f"should be a number above 0; got {text}")
-    return value
+def checked(convert: Callable[[str], Any], check: Callable[..., None]) -> Callable[[str], Any]:
+    """An argparse type: text converted and checked, a ValueError of either told in its words."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+            check(value=value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return value
+
+    return parse
 
 
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number, at least 1; got {text}")
-    return int(text)
+positive = checked(float, check_positive)
+count = checked(int, check_counts)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, cli_check, cli_grading, cli_report, cli_train
+from .checks import check_positive
 from .cli_train import DATA_HELP, BackendOption, DataOption, ThreadsOption
 from .recipes import OPTIMIZERS, check_dtype
 
@@ -132,8 +133,7 @@ def bench(
     from .run_files import check_places, write_json
 
     check_dtype(dtype)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds must be positive and finite; got {seconds}")
+    check_positive(**{"--seconds": seconds})
     chosen = benchmark.cases(backend, workload, optimizer, batch_size, dtype)
     if plot is not None:
         check_target(plot)

@@ -63,10 +63,6 @@ class CrossEntropy:
         self.backend = load(backend)
         self._kept: tuple[Array, Array] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A pickle has no part of the last batch in it."""
-        return self.__dict__ | {"_kept": None}
-
     def value(self, scores: Array, labels: Array) -> Array:
         """The loss as a 0-d array on the device, for loops that must not wait for it.
 

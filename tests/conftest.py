@@ -79,24 +79,24 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     mlpkit_backends._find.cache_clear()
 
 
-FIGURES = pytest.StashKey[list[str]]()
-
-
 class Torture:
     """How long a test goes on: the ordinary suite runs its short form, `make torture` the full
     one, and both print what it found."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.full = bool(config.getoption("--torture"))
-        self.figures = config.stash.setdefault(FIGURES, [])
+    def __init__(self, test: pytest.Item) -> None:
+        self.full = bool(test.config.getoption("--torture"))
+        self.figures = test.user_properties
 
     def times(self, short: int, full: int) -> int:
         """How often to do it."""
         return full if self.full else short
 
     def figure(self, line: str) -> None:
-        """A line for the end of the test run."""
-        self.figures.append(line)
+        """A line for the end of the test run: reports bring it there from other processes, too."""
+        self.figures.append((FIGURE, line))
+
+
+FIGURE = "torture"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -105,7 +105,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What the torture tests found."""
-    if figures := config.stash.get(FIGURES, []):
+    reports = terminalreporter.getreports("passed")
+    properties = [pair for report in reports for pair in report.user_properties]
+    if figures := [line for name, line in properties if name == FIGURE]:
         terminalreporter.section("torture" if config.getoption("--torture") else "torture, short")
         for line in figures:
             terminalreporter.line(line)
@@ -114,7 +116,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.fixture
 def torture(request: pytest.FixtureRequest) -> Torture:
     """The length of a test in torture/, and where its figures go."""
-    return Torture(request.config)
+    return Torture(request.node)
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,9 @@ def refused(script: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("peers.py --rounds 0", "--rounds: should be a whole number, at least 1; got 0"),
-        ("peers.py --seconds inf", "--seconds: should be a number above 0; got inf"),
-        ("scaling.py --seconds -1", "--seconds: should be a number above 0; got -1"),
+        ("peers.py --rounds 0", "--rounds: value must be a whole number, at least 1; got 0"),
+        ("peers.py --seconds inf", "--seconds: value must be positive and finite; got inf"),
+        ("scaling.py --seconds -1", "--seconds: value must be positive and finite; got -1.0"),
         ("scaling.py --backend foo", "backend must be one of auto, cupy, numba, numpy; got 'foo'"),
     ],
 )

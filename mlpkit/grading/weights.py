@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..matfile import IMAGE
+from ..model import Module
 from .interface import Failure, SectionResult
 from .packing import UNREADABLE, check_members, open_member
 
@@ -34,18 +35,17 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     start = time.perf_counter()
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
     arrays = in_order({name: a for name, a in weights.items() if a.ndim <= 2})
-    for name in NETWORKS:
-        model = getattr(networks, name)(backend="numpy", dtype="float32")
-        slots = [(layer, key) for layer in model.net.layers for key in layer.params]
-        if [layer.params[key].shape for layer, key in slots] == [a.shape for a in arrays]:
-            break
-    else:
+    models = {n: getattr(networks, n)(backend="numpy", dtype="float32") for n in NETWORKS}
+    shapes = [a.shape for a in arrays]
+    fitting = (n for n, m in models.items() if [p.shape for _, p in m.parameters()] == shapes)
+    name = next(fitting, None)
+    if name is None:
         raise ValueError(
             f"{path} should hold the weights and biases of {' or '.join(NETWORKS)} in order; "
-            f"{misfit(weights)}"
+            f"{misfit(weights, models)}"
         )
-    for (layer, key), a in zip(slots, arrays, strict=True):
-        layer.params[key] = a.astype("float32")
+    model = models[name]
+    model.net.load(dict(zip(model.net.params, arrays, strict=True)), report=lambda line: None)
     mean = mean_image(path, weights)
     data = load_dataset(folder)
     mean = data.mean_image if mean is None else mean
@@ -66,14 +66,11 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     return SectionResult(SECTION, score, points, status, wrong, said, time.perf_counter() - start)
 
 
-def misfit(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """The first array that differs, by name, from those of a network that it else has some in
-    common with; all shapes where there is none."""
-    from .. import networks
-
+def misfit(weights: Mapping[str, np.ndarray[Any, Any]], models: Mapping[str, Module]) -> str:
+    """The first array that differs, by name, from those of a network that shares others with it;
+    all shapes where no network does."""
     shapes = {name: a.shape for name, a in weights.items() if a.ndim <= 2}
-    for network in NETWORKS:
-        model = getattr(networks, network)(backend="numpy", dtype="float32")
+    for network, model in models.items():
         expected = {name: p.shape for name, p in model.parameters()}
         differing = [n for n in {**expected, **shapes} if shapes.get(n) != expected.get(n)]
         if differing and shapes.items() & expected.items():

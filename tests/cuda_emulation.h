@@ -1,5 +1,7 @@
 // CUDA's words in C++, for a CPU: blocks run one after the other. The threads of one that meets are
-// contexts that take turns: each runs until it waits for others. All others run to their end.
+// contexts that take turns: each runs until it waits for others. All others run to their end. Every
+// other launch has its blocks run from the last one on, and every other block its threads: what needs
+// an order that nobody promised fails in one of the two.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -79,6 +81,9 @@ static void run_block(unsigned width, unsigned height) {
         thread.context.uc_stack.ss_size = 1 << 16;
         makecontext(&thread.context, start, 0);
     }
+    static bool backwards = false;
+    backwards = !backwards;
+    if (backwards) std::reverse(threads.begin(), threads.end());
     for (size_t left = threads.size(); left > 0;)
         for (Thread &thread : threads) {
             if (thread.ended) continue;
@@ -174,8 +179,10 @@ void run(
     gridDim = {grid, 1};
     blockDim = {width, height};
     body = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
-    for (unsigned block = 0; block < grid; block++) {
-        blockIdx = {block, 0};
+    static bool backwards = false;
+    backwards = !backwards;
+    for (unsigned i = 0; i < grid; i++) {
+        blockIdx = {backwards ? grid - 1 - i : i, 0};
         if (meets) {
             run_block(width, height);
             continue;

@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands."""
+"""The Python in the README and in docs/, run as it stands, and the links."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from mlpkit import synthetic
 from mlpkit.commands import app
 from mlpkit_backends import Backend
 
-BLOCKS = re.findall(
-    r"```python\n(.*?)```",
-    (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"),
-    re.S,
-)
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
+BLOCKS = [
+    text
+    for page in PAGES
+    for text in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_pages_link_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    missing = [to for to in links if "://" not in to and not (page.parent / to).exists()]
+    assert not missing
 
 
 def block(word: str) -> str:

@@ -1,7 +1,7 @@
 // CUDA's words in C++, for a CPU: blocks run one after the other. The threads of one that meets are
-// contexts that take turns: each runs until it waits for others. All others run to their end. Every
-// other launch has its blocks run from the last one on, and every other block its threads: what needs
-// an order that nobody promised fails in one of the two.
+// contexts that take turns: each runs until it waits for others, and a warp until it waits for other
+// warps. The threads of other blocks run to their end. Every other launch has its blocks run from the
+// last one on, and every other block its threads: what needs an order that nobody promised fails.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -34,6 +34,7 @@ static Thread *current;
 static std::function<void()> body;
 static Meeting everyone;
 static std::vector<Meeting> warps;
+static unsigned long long moves;  // of threads: to a meeting, on from it, to their end
 
 // Jumps, as ucontext's own switches ask the system each time.
 static void leave() {
@@ -49,12 +50,15 @@ static void go_on(Thread &thread) {
 
 static void wait(Meeting &meeting) {
     unsigned number = meeting.number;
+    moves++;
     if (++meeting.arrived == meeting.expected) meeting.arrived = 0, meeting.number++;
     while (meeting.number == number) leave();
+    moves++;
 }
 
 static void start() {
     body();
+    moves++;
     current->ended = true;
     _longjmp(scheduler, 1);
 }
@@ -85,13 +89,17 @@ static void run_block(unsigned width, unsigned height) {
     backwards = !backwards;
     if (backwards) std::reverse(threads.begin(), threads.end());
     for (size_t left = threads.size(); left > 0;)
-        for (Thread &thread : threads) {
-            if (thread.ended) continue;
-            current = &thread;
-            threadIdx = thread.place;
-            go_on(thread);
-            left -= thread.ended;
-        }
+        for (size_t warp = 0; warp < threads.size(); warp += 32)
+            for (auto before = moves - 1; before != moves;) {
+                before = moves;
+                for (size_t i = warp; i < std::min(warp + 32, threads.size()); i++) {
+                    if (threads[i].ended) continue;
+                    current = &threads[i];
+                    threadIdx = current->place;
+                    go_on(*current);
+                    left -= current->ended;
+                }
+            }
 }
 
 #define __global__

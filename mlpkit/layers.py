@@ -156,9 +156,9 @@ class Dropout(Layer):
     """Inverted dropout: each element stays with probability keep_prob and is divided by it.
 
     keep_prob 0 and 1 change nothing; outside [0, 1] is a ValueError. The mask depends on the seed,
-    the layer's position in the network that was last made with it and the number of training
-    forwards since the seed was set, and on nothing else: the same on every backend. Without a seed,
-    one is drawn from NumPy's global state.
+    the layer's position in the network that it runs in and the number of training forwards since
+    the seed was set, and on nothing else: the same on every backend. Without a seed, one is drawn
+    from NumPy's global state.
     """
 
     setting_names = ("keep_prob",)

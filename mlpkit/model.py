@@ -30,7 +30,7 @@ class Sequential:
         self.layers = list(layers)
         seen: set[str] = set()
         owned: set[str] = set()
-        for position, layer in enumerate(layers):
+        for layer in layers:
             if layer.name in seen:
                 raise ValueError(
                     f"each layer needs a name of its own; {layer.name!r} came twice: pass name="
@@ -42,8 +42,14 @@ class Sequential:
                     f"{layer.name} and of one before it: begin it with the layer's name"
                 )
             owned |= layer.params.keys()
+        self.place_dropouts()
+
+    def place_dropouts(self) -> None:
+        """Tell dropout layers where they stand in this network, which is part of their masks' key.
+        Done anew before they are used, as a layer may have been put elsewhere since."""
+        for position, layer in enumerate(self.layers):
             if isinstance(layer, Dropout):
-                layer.position = position  # part of its masks' key
+                layer.position = position
 
     @property
     def params(self) -> MutableMapping[str, Array]:
@@ -176,6 +182,7 @@ class Module:
     def forward(self, x: Array, is_training: bool = True, seed: int | None = None) -> Array:
         """Scores (N, C) for a batch x (N, ...). Every layer's is_training becomes what is given;
         seed is the dropout layers'."""
+        self.net.place_dropouts()
         for layer in self.net.layers:
             layer.is_training = is_training
             x = (

@@ -104,6 +104,7 @@ def make_program(
     blocks = make_blocks(model, optimizer, backend)
     if not blocks:
         return None
+    model.net.place_dropouts()
 
     def schedule(k: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         rows = []

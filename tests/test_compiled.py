@@ -165,6 +165,17 @@ def test_dropout_steps_go_on_from_compiled_to_eager(compiled: Backend) -> None:
     assert dropout.step == 5
 
 
+def test_a_dropout_layer_put_in_later_draws_the_same_masks(compiled: Backend) -> None:
+    def make(backend: Backend, dtype: str) -> Module:
+        model = mlp((48, 8, 6, 5), keep_prob=0.5, dropout_seed=4)(backend, dtype)
+        layers = model.net.layers
+        at = layers.index(next(layer for layer in layers if isinstance(layer, Dropout)))
+        layers[at] = Dropout(0.5, 4, "later", backend=backend)
+        return model
+
+    assert_alike(compiled, make)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_images_that_are_numbers_already(compiled: Backend, dtype: str) -> None:
     floats = (IMAGES / 255 - MEAN).astype(np.float32)

@@ -15,6 +15,7 @@ from mlpkit import (
     SGDM,
     Dropout,
     DropoutNet,
+    Flatten,
     FullyConnected,
     FullyConnectedNetwork,
     Layer,
@@ -312,6 +313,21 @@ def test_one_seed_decides_weights_and_masks(backend: Backend) -> None:
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_a_network_made_of_some_layers_leaves_the_whole_ones_masks(backend: Backend) -> None:
+    x = backend.asarray(np.ones((4, 12)))
+    model = MLP((12, 30, 4), keep_prob=0.5, seed=1)
+    before = backend.to_numpy(model.forward(x, seed=5))
+    Module(Sequential(*model.net.layers[3:])).forward(backend.asarray(np.ones((4, 30))))
+    assert np.array_equal(backend.to_numpy(model.forward(x, seed=5)), before)
+
+
+def test_layers_put_in_later_have_masks_of_their_own(backend: Backend) -> None:
+    model = Module(Sequential(Flatten()))
+    model.net.layers += [Dropout(0.5, 1, "a"), Dropout(0.5, 1, "b")]
+    model.forward(backend.asarray(np.ones((8, 8))))
+    assert [layer.position for layer in model.net.layers[1:]] == [1, 2]
 
 
 def test_a_parameter_dict_that_was_replaced_is_what_counts(backend: Backend) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -50,6 +50,22 @@ def test_auto_is_the_first_that_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().name == load("auto").name == first
     assert list(available()) == ["cupy", "numba", "numpy"]
     assert available()["numpy"] == "ok"
+
+
+def test_auto_makes_no_backend_after_the_first_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def maker(name: str) -> Callable[[], Backend]:
+        return lambda: made.append(name) or Backend(name, np)
+
+    names = list(mlpkit_backends._MAKERS)
+    monkeypatch.setattr(mlpkit_backends, "_MAKERS", {name: maker(name) for name in names})
+    mlpkit_backends._find.cache_clear()
+    try:
+        assert load("auto").name == names[0]
+        assert made == names[:1]
+    finally:
+        mlpkit_backends._find.cache_clear()
 
 
 def test_numpy_by_name_never_imports_cupy() -> None:

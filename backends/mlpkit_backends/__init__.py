@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 
 from .base import Array, Backend, Step
 from .errors import BackendUnavailable, DeviceError
@@ -12,26 +13,17 @@ from .errors import BackendUnavailable, DeviceError
 __all__ = ["Array", "Backend", "BackendUnavailable", "DeviceError", "Step", "available", "load"]
 
 
-def _numpy() -> Backend:
-    from .cpu import NumpyBackend
-
-    return NumpyBackend()
-
-
-def _cupy() -> Backend:
-    from .cuda import CupyBackend
-
-    return CupyBackend()
-
-
-def _numba() -> Backend:
-    from .compiled import NumbaBackend
-
-    return NumbaBackend()
+def _maker(module: str, name: str) -> Callable[[], Backend]:
+    """What makes the backend of that class; its module brings the libraries that it needs."""
+    return lambda: getattr(import_module(f".{module}", __name__), name)()
 
 
 # In the order in which "auto" tries them.
-_MAKERS: dict[str, Callable[[], Backend]] = {"cupy": _cupy, "numba": _numba, "numpy": _numpy}
+_MAKERS: dict[str, Callable[[], Backend]] = {
+    "cupy": _maker("cuda", "CupyBackend"),
+    "numba": _maker("compiled", "NumbaBackend"),
+    "numpy": _maker("cpu", "NumpyBackend"),
+}
 
 
 @cache  # a failed search for CuPy takes too long to repeat for every layer
@@ -62,7 +54,7 @@ def load(name: str | Backend | None = None) -> Backend:
         name, source = os.environ.get("MLPKIT_BACKEND") or "auto", "MLPKIT_BACKEND"
     if name == "auto":
         # Where there is none, NumPy's says why.
-        name = next((known for known, state in available().items() if state == "ok"), "numpy")
+        name = next((known for known in _MAKERS if isinstance(_find(known), Backend)), "numpy")
     if name not in _MAKERS:
         expected = ", ".join(["auto", *_MAKERS])
         raise ValueError(f"{source} must be one of {expected}; got {name!r}")

@@ -85,6 +85,10 @@ def grade(
             f"--out writes Gradescope's file, which is of one submission; got {len(named)}: grade "
             "them one by one, or use --csv, --markdown or --junit"
         )
+    if weights is not None and len(named) > 1:
+        raise ValueError(
+            f"--weights are those of one submission; got {len(named)}: grade them one by one"
+        )
     sections = SECTIONS if rubric is None else reweigh(SECTIONS, rubric)
     if (weights is None) != (data is None):
         raise ValueError("--weights and --data go together: give both or neither")

@@ -207,6 +207,10 @@ def test_a_wrong_rubric(mlpkit: Mlpkit, tmp_path: Path, content: bytes, said: st
         ("right.py --backend numpy", "--backend is for mlpkit itself"),
         ("right.py --weights w.npz", "give both or neither"),
         (
+            "right.py wrong.py --weights w.npz --data .",
+            "--weights are those of one submission; got",
+        ),
+        (
             "right.py --rubric gone.json",
             "gone.json can't be read: No such file or directory; --rub",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from inspect import signature
 from itertools import cycle, repeat
 from typing import Any, ClassVar
 
@@ -248,6 +249,23 @@ def test_an_op_gives_its_kernel_what_it_takes(cupys: CupyBackend, op: str, dtype
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, TOLERANCE[dtype], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("op", IN_ONE_PASS)
+def test_an_op_takes_what_the_bases_takes_by_name(cupys: CupyBackend, op: str) -> None:
+    """As does any override, which keeps the base's signature."""
+    first, *rest = IN_ONE_PASS[op]
+    names = list(signature(getattr(Backend, op)).parameters)[2:]
+    one, two = (a.copy() if isinstance(a, np.ndarray) else a for a in (first, first))
+    named = dict(zip(names, rest, strict=True))
+    copied = {name: np.copy(a) if isinstance(a, np.ndarray) else a for name, a in named.items()}
+    got, expected = getattr(cupys, op)(one, **named), getattr(BASE, op)(two, **copied)
+    np.testing.assert_allclose(
+        one if got is None else got, two if got is None else expected, 1e-12, 1e-12
+    )
+    if rest:
+        with pytest.raises(TypeError, match="missing"):
+            getattr(cupys, op)(one)
 
 
 def test_every_kernel_is_an_ops(cupys: CupyBackend) -> None:

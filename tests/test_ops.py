@@ -102,7 +102,7 @@ def test_gather_and_normalise(backend: Backend) -> None:
 
 def test_correct_counts_the_first_of_equal_scores(backend: Backend) -> None:
     scores = backend.asarray([[0.0, 1.0], [2.0, 2.0], [3.0, 1.0]])
-    assert int(backend.correct(scores, backend.asarray([1, 0, 1]))) == 2
+    assert int(backend.count_correct(scores, backend.asarray([1, 0, 1]))) == 2
 
 
 # The numbers of Random123's test-vector file (kat_vectors, philox 4x64 10):
@@ -124,6 +124,12 @@ def philox4x64(counter: list[int], key: list[int]) -> list[int]:
 
 def test_philox_as_written_here_gives_the_published_numbers() -> None:
     assert tuple(philox4x64([0, 0, 0, 0], [0, 0])) == PHILOX_ZERO
+
+
+def test_a_wider_bias_makes_a_wider_result(backend: Backend) -> None:
+    x, w = (backend.asarray(np.ones(shape), "float32") for shape in ((2, 3), (3, 4)))
+    y = backend.affine(x, w, backend.asarray(np.full(4, 1e-9)))
+    assert np.array_equal(backend.to_numpy(y), np.full((2, 4), 3 + 1e-9))
 
 
 @pytest.mark.parametrize("key", [(0, 0, 0), (1234, 7, 3), (2**64 - 1, 2, 2**40)])

@@ -12,7 +12,7 @@ from . import aligned
 from .base import Array, Backend, EagerStep, Step
 from .blas import product
 from .plan import Plan, Program
-from .threads import processors, use_threads
+from .threads import thread_count, use_threads
 
 
 class NumpyBackend(Backend):
@@ -29,7 +29,7 @@ class NumpyBackend(Backend):
         blas = sorted(f"{name} for {made_for}" for name, made_for in blas_libraries().items())
         return {
             "processor": processor_name(),
-            "threads": str(processors()),
+            "threads": str(thread_count()),
             "BLAS": ", ".join(blas),
         }
 
@@ -59,6 +59,8 @@ class NumpyBackend(Backend):
 
     def affine(self, x: Array, w: Array, b: Array) -> Array:
         y = product(x, w)
+        if y.dtype != b.dtype:
+            return y + b
         y += b
         return y
 

@@ -8,6 +8,7 @@ when the graph runs, so that a learning rate may change between two runs of it
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from typing import Any
 
@@ -31,6 +32,11 @@ class CublasError(RuntimeError):
     """A call of cuBLAS failed, or there is no cuBLAS."""
 
 
+def tf32() -> bool:
+    """Whether float32 products are to be TF32's, as CuPy takes it."""
+    return os.environ.get("CUPY_TF32") == "1"
+
+
 def load_cublas() -> Any:
     """The library that CuPy itself would load. CublasError where there is none."""
     try:
@@ -46,9 +52,9 @@ def load_cublas() -> Any:
 
 class Cublas:
     """A handle on a stream of CuPy's. workspace: bytes on the device, 256-byte aligned, for it
-    alone. Both are held until the handle is destroyed."""
+    alone. Both are held until the handle is destroyed. Products are TF32's where `tf32` says so."""
 
-    def __init__(self, stream: Any, workspace: Any, tf32: bool = False) -> None:
+    def __init__(self, stream: Any, workspace: Any) -> None:
         self.library = load_cublas()
         handle = ctypes.c_void_p()
         self.call("cublasCreate_v2", ctypes.byref(handle))
@@ -62,7 +68,7 @@ class Cublas:
             ctypes.c_size_t(workspace.nbytes),
         )
         self.call("cublasSetPointerMode_v2", handle, POINTER_MODE_DEVICE)
-        self.call("cublasSetMathMode", handle, TF32_MATH if tf32 else DEFAULT_MATH)
+        self.call("cublasSetMathMode", handle, TF32_MATH if tf32() else DEFAULT_MATH)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the library; CublasError unless it succeeds."""

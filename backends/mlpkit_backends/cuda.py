@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from .base import Array, Backend, EagerStep, Step
+from .cublas import tf32
 from .cuda_errors import explain, from_cuda, gib, one_line, out_of_memory
 from .cuda_find import capability, cuda_version, import_cupy, wheels
 from .errors import DeviceError
 from .plan import Plan
-
-
-def tf32() -> bool:
-    """Whether float32 products are to be TF32's, as CuPy takes it."""
-    return os.environ.get("CUPY_TF32") == "1"
 
 
 def cause(error: Exception) -> str:
@@ -35,9 +31,12 @@ def one_pass(*places: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def decorate(op: Callable[..., Any]) -> Callable[..., Any]:
         in_passes = getattr(Backend, op.__name__)
+        takes = signature(op)
 
         @wraps(op)
-        def chosen(self: CupyBackend, *arguments: Any) -> Any:
+        def chosen(self: CupyBackend, *arguments: Any, **named: Any) -> Any:
+            if named or len(arguments) + 1 < len(takes.parameters):
+                arguments = takes.bind(self, *arguments, **named).args[1:]
             dtypes = {str(getattr(arguments[i], "dtype", None)) for i in places}
             fits = dtypes in ({"float32"}, {"float64"})
             return (op if fits else in_passes)(self, *arguments)
@@ -120,6 +119,8 @@ class CupyBackend(Backend):
 
     def affine(self, x: Array, w: Array, b: Array) -> Array:
         y = x @ w
+        if y.dtype != b.dtype:
+            return y + b
         y += b
         return y
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -72,7 +71,7 @@ class CudaDevice:
         # Where work is recorded; CuPy allows none on its default stream.
         self.stream = cupy.cuda.Stream(non_blocking=True)
         workspace = cupy.empty(WORKSPACE, cupy.uint8)
-        self.cublas = Cublas(self.stream, workspace, os.environ.get("CUPY_TF32") == "1")
+        self.cublas = Cublas(self.stream, workspace)
         self.rehearsing = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:

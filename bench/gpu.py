@@ -16,7 +16,6 @@ import argparse
 import faulthandler
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -130,40 +129,47 @@ def levels(backend: Backend) -> dict[str, Callable[[Plan], Step]]:
     return found | {f"{OURS} op by op": lambda plan: EagerStep(backend, plan)}
 
 
-def rates(backend: Backend, given: argparse.Namespace) -> Findings:
-    """Iterations per second of mlpkit's steps, a way beside the other."""
+def in_turns(
+    backend: Backend,
+    given: argparse.Namespace,
+    contenders: Callable[[benchmark.Case, benchmark.Data], dict[str, Callable[[], Any]]],
+) -> Findings:
+    """A row a case: iterations per second of its contenders in turns, OURS the first of them."""
     data = benchmark.random_images()
     for workload, optimizer in given.cases or cases():
         size = benchmark.WORKLOADS[workload]
-        case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
         turns = Turns(size, STEPS)
-        for name, step in levels(backend).items():
-            turns.add(
-                name, lambda case=case, step=step: benchmark.CaseRun(case, data, make_step=step)
-            )
+        case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
+        for name, make in contenders(case, data).items():
+            turns.add(name, make)
         turns.go(given.rounds, given.seconds)
         yield f"{workload} {optimizer}", {"steps": turns.how(OURS)} | turns.row(OURS)
         yield from apart(f"{workload} {optimizer}", turns)
 
 
-def beside(backend: Backend, given: argparse.Namespace, contenders: dict[str, Any]) -> Findings:
-    """A row a case: mlpkit and the contenders in turns, at equal precision."""
-    data = benchmark.random_images()
-    for workload, optimizer in given.cases or cases():
-        size = benchmark.WORKLOADS[workload]
-        case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
-        model = build_network(workload, 0.0, 0, "float32", backend)
-        weights = [backend.to_numpy(p).copy() for _, p in model.parameters()]
-        turns = Turns(size, STEPS)
-        turns.add(OURS, lambda case=case: benchmark.CaseRun(case, data))
-        for name, make in contenders.items():
-            turns.add(
-                name,
-                lambda make=make, w=weights, o=optimizer, n=size: make(w, o, n, data),
-            )
-        turns.go(given.rounds, given.seconds)
-        yield f"{workload} {optimizer}", turns.row(OURS)
-        yield from apart(f"{workload} {optimizer}", turns)
+def rates(backend: Backend, given: argparse.Namespace) -> Findings:
+    """mlpkit's steps, a way beside the other."""
+    return in_turns(
+        backend,
+        given,
+        lambda case, data: {
+            name: partial(benchmark.CaseRun, case, data, step)
+            for name, step in levels(backend).items()
+        },
+    )
+
+
+def beside(backend: Backend, given: argparse.Namespace, others: dict[str, Any]) -> Findings:
+    """mlpkit beside others, at equal precision and from the same weights."""
+
+    def contenders(case: benchmark.Case, data: benchmark.Data) -> dict[str, Callable[[], Any]]:
+        model = build_network(case.workload, 0.0, 0, case.dtype, backend)
+        weights = [backend.to_numpy(p).copy() for p in model.net.params.values()]
+        task = (weights, case.optimizer, case.batch_size, data)
+        ours = {OURS: partial(benchmark.CaseRun, case, data)}
+        return ours | {name: partial(make, *task) for name, make in others.items()}
+
+    return in_turns(backend, given, contenders)
 
 
 def apart(case: str, turns: Turns) -> Findings:
@@ -178,7 +184,7 @@ PARTS: dict[str, Callable[[Backend, argparse.Namespace], Findings]] = {
     "checks": lambda backend, given: checks(backend),
     "ceilings": ceilings,
     "rates": rates,
-    **{part: partial(beside, contenders=those) for part, those in GPU_CONTENDERS.items()},
+    **{part: partial(beside, others=those) for part, those in GPU_CONTENDERS.items()},
 }
 
 
@@ -203,8 +209,7 @@ def save(target: Path, content: dict[str, Any]) -> str:
 
 def run(part: str, backend: Backend, given: argparse.Namespace) -> bool:
     """Run a part, printing and writing each thing that it finds; whether all is within limits."""
-    name = re.sub(r"\W+", "-", backend.device_name().lower()).strip("-")
-    target = given.out / f"cuda-{name}.json"
+    target = given.out / f"cuda-{benchmark.slug(backend.device_name())}.json"
     content = found_before(target)
     # Some cases stand beside those that were found before.
     found = content[part] = content.get(part, {}) if given.cases else {}

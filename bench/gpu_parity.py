@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.turns import worst
+from bench.turns import largest_relative_error
 from mlpkit.evaluation import Batches
 from mlpkit.gradcheck import check_gradients, rel_error
 from mlpkit.layers import (
@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 IMAGES, BATCH = 640, 32
 
 
-def relative(a: Any, b: Any) -> float:
+def error_by_largest(a: Any, b: Any) -> float:
     """The largest difference, relative to the largest of b."""
     return float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
 
@@ -67,7 +67,7 @@ def parity(backend: Backend) -> Iterator[Finding]:
 def same_bits(backend: Backend, host: Backend) -> Iterator[Finding]:
     """What is the same on every backend by specification."""
     pair = [MLP((3072, 100, 10), seed=5, dtype="float32", backend=b) for b in (backend, host)]
-    arrays = [[m.backend.to_numpy(p) for _, p in m.parameters()] for m in pair]
+    arrays = [[m.backend.to_numpy(p) for p in m.net.params.values()] for m in pair]
     yield "weights, bits that differ", sum(map(bits, *arrays)), 0
     order = epoch_order(IMAGES, 1, 2)
     yield (
@@ -99,7 +99,7 @@ def same_gradients(backend: Backend, host: Backend) -> Iterator[Finding]:
         found[-1]["loss"] = np.array(value)
     for name, expected in found[1].items():
         what = name if name in ("outputs", "loss") else f"gradient of {name}"
-        yield f"float64 {what}", relative(found[0][name], expected), 1e-10
+        yield f"float64 {what}", error_by_largest(found[0][name], expected), 1e-10
     model = MLP((12, 16, 8, 5), keep_prob=0.7, seed=2, backend=backend)
     errors = check_gradients(model, backend.asarray(x), backend.asarray(labels))
     yield "float64 gradients against numerical ones", max(errors.values()), 1e-6
@@ -109,9 +109,9 @@ def same_gradients(backend: Backend, host: Backend) -> Iterator[Finding]:
 def same_training(backend: Backend, host: Backend, optimizer: str) -> Iterator[Finding]:
     """Losses beside NumPy's, and a run beside the same run."""
     one, two = (train(b, optimizer, "float64", 100)[0] for b in (backend, host))
-    yield f"{optimizer}: float64 losses of 100 steps", worst(one, two), 1e-10
+    yield f"{optimizer}: float64 losses of 100 steps", largest_relative_error(one, two), 1e-10
     one, two = (train(b, optimizer, "float32", 60)[0][:50] for b in (backend, host))
-    yield f"{optimizer}: float32 losses of 50 steps", worst(one, two), 1e-4
+    yield f"{optimizer}: float32 losses of 50 steps", largest_relative_error(one, two), 1e-4
     first, again = (train(backend, optimizer, "float32", 60) for _ in range(2))
     yield f"{optimizer}: two float32 runs, bits that differ", sum(map(bits, first, again)), 0
 
@@ -131,7 +131,7 @@ def train(backend: Backend, optimizer: str, dtype: str, steps: int) -> list[Any]
     rule, loss = OPTIMIZERS[optimizer](model), CrossEntropy(backend=backend)
     settings = {"batch_size": BATCH, "epochs": steps // (IMAGES // BATCH), "seed": 1}
     losses = np.array(fit(model, loss, rule, split, split, **settings).losses)
-    return [losses, *(backend.to_numpy(p) for _, p in model.parameters())]
+    return [losses, *(backend.to_numpy(p) for p in model.net.params.values())]
 
 
 def activated(layer: type[Layer], dtype: str, backend: Backend) -> Module:
@@ -200,10 +200,10 @@ def whole_beside_eager(
         split = Batches.of(backend, *given)
         plan = make_plan(model, loss, OPTIMIZERS[optimizer](model), split, batch)
         step = EagerStep(backend, plan) if eager else backend.compile(plan)
-        arrays = [step(order), *(p for _, p in model.parameters())]
+        arrays = [step(order), *(p for p in model.net.params.values())]
         found.append((step.how, [backend.to_numpy(a) for a in arrays]))
     (how, whole), (_, op_by_op) = found
-    return max(map(relative, whole, op_by_op)), how
+    return max(map(error_by_largest, whole, op_by_op)), how
 
 
 def checks(backend: Backend) -> Iterator[Finding]:

@@ -51,7 +51,7 @@ def build(name: str, workload: str, optimizer: str) -> tuple[Run, Any]:
         run = CONTENDERS[name](workload, optimizer, batch_size, data)
     else:
         model = build_network(workload, 0.0, 0, "float32", "numpy")
-        weights = [p.copy() for _, p in model.parameters()]
+        weights = [p.copy() for p in model.net.params.values()]
         run = CONTENDERS[name](weights, optimizer, batch_size, data)
     return run, benchmark.orders(batch_size)
 

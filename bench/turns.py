@@ -26,7 +26,7 @@ def figures(rates: Sequence[float], ours: Sequence[float] = ()) -> dict[str, Any
     return found
 
 
-def worst(a: Any, b: Any) -> float:
+def largest_relative_error(a: Any, b: Any) -> float:
     """The largest relative difference of two numbers in the same place."""
     return float(np.max(np.abs(a - b) / np.abs(b)))
 
@@ -81,7 +81,7 @@ class Turns:
         them, at most: nobody wins by computing something else. Later ones differ by rounding."""
         base = self.losses[ours][: benchmark.CHUNK] if ours in self.losses else np.nan
         return {
-            name: worst(losses[: benchmark.CHUNK], base)
+            name: largest_relative_error(losses[: benchmark.CHUNK], base)
             for name, losses in self.losses.items()
             if name != ours
         }

@@ -37,14 +37,14 @@ def floats(backend: Backend, a: Any) -> Array:
 
 
 def check_array(what: str, a: Any) -> None:
-    """ValueError, naming what takes it, for what is no array."""
+    """ValueError unless a is an array; what: who takes it."""
     if not hasattr(a, "dtype"):
         raise ValueError(
             f"{what} takes an array; got {type(a).__name__}: make one with backend.asarray"
         )
 
 
-def check_shape_of(name: str, dw: Array, w: Array) -> None:
+def check_gradient_shape(name: str, dw: Array, w: Array) -> None:
     """ValueError unless dw, the gradient of the parameter w of that name, has its shape."""
     if tuple(dw.shape) != tuple(w.shape):
         raise ValueError(
@@ -53,13 +53,13 @@ def check_shape_of(name: str, dw: Array, w: Array) -> None:
 
 
 def check_returned(what: str, a: Any) -> None:
-    """TypeError, naming what returned it, for what is no array."""
+    """TypeError unless a is an array; what: who returned it."""
     if not hasattr(a, "dtype"):
         raise TypeError(f"{what} should return an array; got {type(a).__name__}")
 
 
 def check_floats(what: str, a: Any) -> None:
-    """ValueError, naming what takes them, for what is no array of floats."""
+    """ValueError unless a is an array of floats; what: who takes it."""
     check_array(what, a)
     if not are_floats(a):
         raise ValueError(

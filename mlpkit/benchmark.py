@@ -20,7 +20,7 @@ import numpy as np
 from mlpkit_backends import available, load
 from mlpkit_backends.base import Step
 from mlpkit_backends.plan import Plan
-from mlpkit_backends.threads import processors
+from mlpkit_backends.threads import thread_count
 
 from .evaluation import Batches
 from .losses import CrossEntropy
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 IMAGES = 50_000
 ROUNDS = 5
 Data = tuple[Any, Any, Any]  # images, labels, mean image
-# By workload: the recipes' batch size; by optimizer: the recipes' learning rate.
+# The recipes' batch size by workload, and their learning rate by optimizer.
 WORKLOADS = {"tinynet": RECIPES["tinynet"].batch_size, "fcn": RECIPES["sgd"].batch_size}
 LEARNING_RATES = {name: RECIPES[name].lr for name in OPTIMIZERS}
 
@@ -77,9 +77,9 @@ def cases(
     ]
 
 
-def random_images(seed: int = 0) -> Data:
+def random_images() -> Data:
     """Images uint8 (IMAGES, 32, 32, 3), labels int64 and a mean image to go with them."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     return images, rng.integers(0, 10, IMAGES), np.full((32, 32, 3), 0.5)
 
@@ -93,11 +93,10 @@ class CaseRun:
         self,
         case: Case,
         data: Data,
-        seed: int = 0,
         make_step: Callable[[Plan], Step] | None = None,
     ) -> None:
         self.backend = load(case.backend)
-        model = build_network(case.workload, 0.0, seed, case.dtype, self.backend)
+        model = build_network(case.workload, 0.0, 0, case.dtype, self.backend)
         optimizer = build_optimizer(case.optimizer, model, LEARNING_RATES[case.optimizer])
         images, labels, mean = data
         batches = Batches.of(self.backend, images, labels, case.dtype, mean)
@@ -110,14 +109,12 @@ class CaseRun:
         return self.backend.to_numpy(self.step(self.backend.asarray(order)))
 
 
-def orders(
-    batch_size: int, steps: int = CHUNK, seed: int = 0
-) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+def orders(batch_size: int, steps: int = CHUNK) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
     """Batches' indices (steps, batch_size), epoch after epoch of permutations, without end."""
     size, epoch = steps * batch_size, 0
     while True:
         epoch += 1
-        order = epoch_order(IMAGES, seed, epoch)
+        order = epoch_order(IMAGES, 0, epoch)
         for first in range(0, IMAGES - size + 1, size):
             yield order[first : first + size].reshape(steps, batch_size)
 
@@ -154,18 +151,22 @@ def machine() -> dict[str, Any]:
 
     return {
         "processor": processor_name(),
-        "threads": processors(),
+        "threads": thread_count(),
         "blas": blas_libraries(),
         "versions": versions(),
     }
 
 
+def slug(name: str) -> str:
+    """A name in small letters and dashes."""
+    return re.sub(r"\W+", "-", name.lower()).strip("-")
+
+
 def results_path(folder: Path, kind: str) -> Path:
-    """folder/KIND-PROCESSOR.json, the processor's name in small letters and dashes."""
+    """folder/KIND-PROCESSOR.json."""
     from mlpkit_backends.cpu import processor_name
 
-    processor = re.sub(r"\W+", "-", processor_name().lower()).strip("-")
-    return folder / f"{kind}-{processor}.json"
+    return folder / f"{kind}-{slug(processor_name())}.json"
 
 
 def title(machine: dict[str, Any], dtype: str) -> str:

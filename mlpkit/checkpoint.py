@@ -1,10 +1,10 @@
 """Arrays on disk: safetensors with a checksum of each tensor and of the header. No pickle.
 
-The format (https://github.com/huggingface/safetensors): the header's length, 8 bytes, little end
-first; the header, a JSON object that gives each tensor's dtype, shape and place, padded with
+The format (https://github.com/huggingface/safetensors): the header's length, 8 bytes, little-
+endian; the header, a JSON object that gives each tensor's dtype, shape and place, padded with
 spaces; the tensors, one after another. Its `__metadata__`, text by name, holds here the SHA-256 of
-every tensor and of the header itself, length and padding included, taken with the 64 digits of its
-own as zeros. So no bit of a file can change unseen, and anyone's reader of safetensors reads it.
+every tensor and of the header itself, length and padding included, computed with its own 64 digits
+as zeros. So no bit of a file can change unseen, and anyone's reader of safetensors reads it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -171,7 +171,7 @@ class TensorFile:
                 f"{path} has no checksums, so it is not as mlpkit wrote it: train again"
             )
         if ours:
-            self.verify(self.start - 8, text)
+            self.verify(text)
 
     def damaged(self, why: str) -> CheckpointError:
         """The error that says so."""
@@ -223,10 +223,10 @@ class TensorFile:
             raise self.damaged(f"{what} has another size than its shape")
         return Tensor(dtype, tuple(shape), *places)
 
-    def verify(self, length: int, text: bytes) -> None:
+    def verify(self, text: bytes) -> None:
         """Check the sums of the header and of every tensor."""
         said = self.metadata.get(HEADER_SUM, "")
-        header = length.to_bytes(8, "little") + text
+        header = len(text).to_bytes(8, "little") + text
         zeroed = header.replace(sum_entry(said), sum_entry("0" * 64), 1)
         if self.metadata.get(MARK) != "1" or len(said) != 64 or sum_of(zeroed) != said:
             raise self.damaged("its header does not have the checksum that it carries")
@@ -258,13 +258,13 @@ class TensorFile:
         return new
 
 
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor's dtype, shape, and place among the tensors in bytes."""
 
-    __slots__ = ("dtype", "end", "shape", "start")
-
-    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, end: int) -> None:
-        self.dtype, self.shape, self.start, self.end = dtype, shape, start, end
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    end: int
 
 
 def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

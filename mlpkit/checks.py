@@ -1,4 +1,4 @@
-"""What someone gives: whether it is of the kind, and in the range, that it should be."""
+"""Checks of arguments: their kind and their range."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def check_nonnegative(below: float = math.inf, **settings: float) -> None:
 
 
 def check_number(name: str, value: Any) -> None:
-    """ValueError for what is no number, as text and arrays."""
+    """ValueError unless value is a real number; text and arrays aren't."""
     if not isinstance(value, Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
 
 
-def wrong_kind(name: str, came: Any, wanted: str) -> TypeError:
+def wrong_kind(name: str, got: Any, wanted: str) -> TypeError:
     """The error for an argument that isn't what is wanted."""
-    what = f"the class {came.__name__}" if isinstance(came, type) else type(came).__name__
+    what = f"the class {got.__name__}" if isinstance(got, type) else type(got).__name__
     return TypeError(f"{name} should be {wanted}; got {what}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpkit_backends import load
-from mlpkit_backends.threads import VARIABLE, processors
+from mlpkit_backends.threads import VARIABLE, thread_count
 
 from .datasets import load_dataset
 from .provenance import data_hashes
@@ -107,7 +107,7 @@ def train_all(comparison: Comparison, names: Sequence[str], jobs: int, report: R
     stopped, and go on where they were when asked for again. Raises RunError with what the failed
     one said.
     """
-    threads = max(1, processors() // jobs)
+    threads = max(1, thread_count() // jobs)
     environment = os.environ | {VARIABLE: str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
     children: list[subprocess.Popen[str]] = []
     over = threading.Event()  # no other is begun; set before the pool takes up the next

@@ -46,7 +46,9 @@ class Batches:
         chosen, dtype = load(backend), np.dtype(dtype).name  # numpy.float32 will do for "float32"
         images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
         if "float" not in dtype:
-            raise ValueError(f'dtype should be "float32" or "float64"; got "{dtype}"')
+            raise ValueError(
+                f'dtype should be that of floats, as "float32" or "float64"; got "{dtype}"'
+            )
         if not (are_floats(images) or are_integers(images) or dtype_name(images) == "bool"):
             raise ValueError(
                 f"images should be numbers; got {dtype_name(images)}: convert them with astype"
@@ -123,26 +125,24 @@ def evaluate(
     loss_func: CrossEntropy,
     batches: Batches,
     batch_size: int = EVAL_BATCH,
-    *,
-    pause: Pause = None,
 ) -> tuple[float, float]:
     """The mean loss of an example and the accuracy over a split.
 
     The loss may average over its batch or sum, as its `size_average` says; one that has none
-    averages. pause: is called after each batch, and may raise to stop. ValueError for a batch size
-    below 1, and for labels that are no columns of the scores.
+    averages. ValueError for a batch size below 1, and for labels that are no columns of the scores.
     """
     check_model(model)
     check_batches("batches", batches)
     check_counts(batch_size=batch_size)
     check_scorable(model, batches)
-    return score_all(model, loss_func, batches, batch_size, pause)
+    return score_all(model, loss_func, batches, batch_size)
 
 
 def score_all(
-    model: Module, loss_func: Any, batches: Batches, batch_size: int, pause: Pause
+    model: Module, loss_func: Any, batches: Batches, batch_size: int, pause: Pause = None
 ) -> tuple[float, float]:
-    """`evaluate` of what has been checked already."""
+    """`evaluate` of what has been checked already. pause: is called after each batch, and may raise
+    to stop."""
     backend = batches.backend
     losses, hits = [], []
     value = value_of(loss_func)
@@ -150,7 +150,7 @@ def score_all(
         scores = model.forward(x, False)
         averaged = getattr(loss_func, "size_average", True)
         losses.append(value(scores, labels) * (labels.shape[0] if averaged else 1))
-        hits.append(backend.correct(scores, labels))
+        hits.append(backend.count_correct(scores, labels))
         if pause is not None:
             pause()
     return sum(map(float, losses)) / len(batches), sum(map(int, hits)) / len(batches)
@@ -180,7 +180,9 @@ def compute_acc(
         chosen = np.random.choice(len(batches), num_samples, replace=False)
         parts = batches.take(backend.asarray(chosen))
         batches = replace(batches, images=parts[0], labels=parts[1])
-    hits = [backend.correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)]
+    hits = [
+        backend.count_correct(model.forward(x, False), y) for x, y in batches.in_order(batch_size)
+    ]
     return sum(map(int, hits)) / len(batches)
 
 

@@ -5,14 +5,13 @@ All of it works on any backend's arrays, which it perturbs in place; use float64
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
-from .arrays import are_floats, check_shape_of, dtype_name, floats
+from .arrays import are_floats, check_gradient_shape, dtype_name, floats
 from .checks import check_counts, check_positive
 from .evaluation import dtype_of
 from .layers import Dropout, Layer
@@ -30,11 +29,6 @@ def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> fl
             f"x and y should be of one shape; got {tuple(x.shape)} and {tuple(y.shape)}"
         )
     return float(xp.max(xp.abs(x - y) / xp.maximum(xp.abs(x) + xp.abs(y), 1e-8)))
-
-
-def indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Every index of an array of that shape, the last axis fastest."""
-    return itertools.product(*map(range, shape))
 
 
 def check_floating(x: Array) -> None:
@@ -73,7 +67,7 @@ def eval_numerical_gradient(
     """
     check_floating(x)
     gradient = np.empty(x.shape)
-    for index in indices(tuple(x.shape)):
+    for index in np.ndindex(tuple(x.shape)):
         above, below = (float(y) for y in around(f, x, index, h))
         gradient[index] = (above - below) / (2 * h)
         if verbose:
@@ -94,7 +88,7 @@ def eval_numerical_gradient_array(
     chosen = load(backend)
     check_floating(x)
     gradient = np.empty(x.shape)
-    for index in indices(tuple(x.shape)):
+    for index in np.ndindex(tuple(x.shape)):
         # A copy, as what f returns may be a view of x.
         above, below = around(lambda x: chosen.copy(chosen.asarray(f(x))), x, index, h)
         gradient[index] = float(chosen.xp.sum((above - below) * df)) / (2 * h)
@@ -111,7 +105,7 @@ def gradient_of(layer: Layer, name: str) -> Array:
         )
     dw = layer.grads[name]
     if dw is not None:
-        check_shape_of(name, dw, layer.params[name])
+        check_gradient_shape(name, dw, layer.params[name])
     return dw
 
 

@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, overload
 
 import numpy as np
@@ -41,6 +41,9 @@ class Epoch:
     val_acc: float
 
 
+FIELDS = len(fields(Epoch))
+
+
 class Epochs(Sequence[Epoch]):
     """A list of Epoch that takes 48 bytes for each. rows: float64 (E, 6), the epochs' fields."""
 
@@ -51,14 +54,14 @@ class Epochs(Sequence[Epoch]):
 
     @property
     def rows(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array(self.values).reshape(-1, 6)
+        return np.array(self.values).reshape(-1, FIELDS)
 
     def append(self, epoch: Epoch) -> None:
         """Add an epoch at the end."""
         self.values.extend(astuple(epoch))
 
     def __len__(self) -> int:
-        return len(self.values) // 6
+        return len(self.values) // FIELDS
 
     @overload
     def __getitem__(self, i: int) -> Epoch: ...
@@ -67,8 +70,8 @@ class Epochs(Sequence[Epoch]):
     def __getitem__(self, i: int | slice) -> Epoch | list[Epoch]:
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
-        first = 6 * range(len(self))[i]
-        iteration, *scores = self.values[first : first + 6]
+        first = FIELDS * range(len(self))[i]
+        iteration, *scores = self.values[first : first + FIELDS]
         return Epoch(int(iteration), *scores)
 
     def __eq__(self, other: object) -> bool:
@@ -113,12 +116,13 @@ class History:
         self.epochs.append(epoch)
         if not self.best_epoch or epoch.val_acc > self.epochs[self.best_epoch - 1].val_acc:
             self.best_epoch = len(self.epochs)
-            self.best_params = {name: model.backend.copy(p) for name, p in model.parameters()}
+            self.best_params = {name: model.backend.copy(p) for name, p in model.net.params.items()}
 
 
 class EarlyStopping:
-    """Ends training once `patience` epochs in a row have not raised the validation accuracy by more
-    than min_delta above what it was when it last did. patience: None for never."""
+    """Ends training after `patience` epochs in a row that don't improve; None: never. An epoch
+    improves where its validation accuracy is more than min_delta above that of the last one that
+    did."""
 
     def __init__(self, patience: int | None, min_delta: float, epochs: Iterable[Epoch]) -> None:
         if patience is not None:

@@ -120,7 +120,9 @@ class FullyConnected(Layer):
         self.w_name, self.b_name = f"{name}_w", f"{name}_b"
         dtype = np.dtype(dtype).name  # numpy.float32 will do for "float32"
         if not dtype.startswith("float"):
-            raise ValueError(f"layer {name}: weights are floats, float32 or float64; got {dtype}")
+            raise ValueError(
+                f"layer {name}: weights are floats, as float32 or float64; got {dtype}"
+            )
         check_nonnegative(init_scale=init_scale)
         w = init_scale * normal((input_dim, output_dim), seed)
         self.params[self.w_name] = self.backend.asarray(w, dtype)

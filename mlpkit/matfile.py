@@ -16,7 +16,7 @@ from .mat5 import COMPLEX, HEADER, NUMBERS, UINT8, DamagedError, Variable, numbe
 
 IMAGE = (32, 32, 3)
 LAYOUT = "X uint8 (32, 32, 3, N) and y (N, 1) with labels 1..10"
-# Packed data of more than so many bytes isn't images where it is so many times as small.
+# What unpacks to more than LARGE bytes, and to more than RATIO times its packed size, is no images.
 LARGE, RATIO = 32 << 20, 100
 
 

@@ -202,10 +202,6 @@ class Module:
             check_returned(f"layer {layer.name}'s backward", dout)
         return dout
 
-    def parameters(self) -> Iterator[tuple[str, Array]]:
-        """(name, array) of each parameter, in the layers' order."""
-        yield from self.net.params.items()
-
 
 def check_model(model: Any) -> None:
     """TypeError for what is no network."""

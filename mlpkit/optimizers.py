@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from mlpkit_backends import Array, Backend
 
-from .arrays import check_shape_of
+from .arrays import check_gradient_shape
 from .checks import check_nonnegative, check_positive
 from .model import Module, Sequential
 
@@ -60,10 +60,12 @@ class Optimizer:
         settings = (f"{name}={getattr(self, name)}" for name in ("lr", *self.setting_names))
         return f"{type(self).__name__}({', '.join(settings)})"
 
-    def states(self) -> tuple[dict[str, Array], ...]:
-        """The arrays kept by parameter name, in the op's order."""
-        return tuple(getattr(self, name) for name in self.state_names)
+    @property
+    def states(self) -> dict[str, dict[str, Array]]:
+        """What is kept, in the op's order: by the state's name, arrays by parameter name."""
+        return {name: getattr(self, name) for name in self.state_names}
 
+    @property
     def settings(self) -> tuple[float, ...]:
         """What the op takes after the learning rate."""
         return tuple(getattr(self, name) for name in self.setting_names)
@@ -101,16 +103,16 @@ class Optimizer:
 
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
         """Update w, the parameter of that name, in place; ValueError where dw's shape differs."""
-        check_shape_of(name, dw, w)
+        check_gradient_shape(name, dw, w)
         state = self.state_of(backend, name, w)
         # Python's floats: NumPy's own would decide the dtype of what they touch.
-        settings = map(float, (self.lr, *self.settings()))
+        settings = map(float, (self.lr, *self.settings))
         getattr(backend, self.op)(w, dw, *state, *settings)
 
     def state_of(self, backend: Backend, name: str, w: Array) -> tuple[Array, ...]:
         """The state of the parameter of that name, zeros like w at first. ValueError where it has
         been replaced by something of another shape."""
-        for state in self.states():
+        for state in self.states.values():
             if name not in state:
                 state[name] = backend.zeros_like(w)
             if state[name].shape != w.shape:
@@ -118,7 +120,7 @@ class Optimizer:
                     f"{type(self).__name__}'s state of {name} should have its shape, "
                     f"{tuple(w.shape)}; got {tuple(state[name].shape)}"
                 )
-        return tuple(state[name] for state in self.states())
+        return tuple(state[name] for state in self.states.values())
 
 
 class SGD(Optimizer):

@@ -1,4 +1,4 @@
-"""What is printed where it can't be: on a full disk, or where nobody reads any longer."""
+"""Printing where output fails: on a full disk, or where nobody reads any longer."""
 
 from __future__ import annotations
 

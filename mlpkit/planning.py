@@ -110,8 +110,8 @@ def make_program(
         rows = []
         for _ in range(k):
             optimizer.advance()
-            rows.append((optimizer.lr, *optimizer.settings()))
-        return np.array(rows, dtype=np.float64).reshape(k, 1 + len(optimizer.settings()))
+            rows.append((optimizer.lr, *optimizer.settings))
+        return np.array(rows, dtype=np.float64).reshape(k, 1 + len(optimizer.settings))
 
     return Program(blocks, loss_func.size_average, optimizer.op, schedule)
 

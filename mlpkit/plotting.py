@@ -21,7 +21,7 @@ from . import activations
 from .datasets import Dataset
 from .files import atomic
 from .recipes import OPTIMIZERS, network_title
-from .run_files import check_place, read_config, read_history, thinning
+from .run_files import check_place, read_config, read_history, stride_of
 
 Rows = list[dict[str, float]]  # read_history's
 
@@ -37,8 +37,8 @@ def plot_runs(folders: Sequence[Path], out: Path) -> None:
             title if titles.count(title) == 1 else f"{title} ({in_letters(folder.name)})"
             for title, folder in zip(titles, folders, strict=True)
         ]
-        thin = common_thinning([read_history(folder) for folder in folders])
-        histories = [read_history(folder, thin) for folder in folders]
+        stride = common_stride([read_history(folder) for folder in folders])
+        histories = [read_history(folder, stride) for folder in folders]
         figure = comparison_figure(list(zip(labels, histories, strict=True)))
     save(figure, out)
 
@@ -78,9 +78,9 @@ def comparison_figure(runs: Sequence[tuple[str, Rows]]) -> Figure:
     other."""
     figure = Figure(figsize=(8, 11), layout="constrained")
     loss_axes, train_axes, val_axes = figure.subplots(3, 1)
-    thin = common_thinning([history for _, history in runs])
+    stride = common_stride([history for _, history in runs])
     for label, history in runs:
-        plot_loss(loss_axes, history, label, thin)
+        plot_loss(loss_axes, history, label, stride)
         plot_accuracy(train_axes, history, "train_acc", label)
         plot_accuracy(val_axes, history, "val_acc", label)
     loss_axes.set(title="Training loss", xlabel="iteration", ylabel="cross entropy of a batch")
@@ -93,19 +93,19 @@ def comparison_figure(runs: Sequence[tuple[str, Rows]]) -> Figure:
     return figure
 
 
-def common_thinning(histories: Sequence[Rows]) -> int:
-    """Every how many iterations losses are drawn, the longest run's for all: a curve of more points
+def common_stride(histories: Sequence[Rows]) -> int:
+    """Of how many iterations one loss is drawn, the longest run's for all: a curve of more points
     looks rougher."""
-    return max(thinning(int(history[-1]["iteration"])) for history in histories)
+    return max(stride_of(int(history[-1]["iteration"])) for history in histories)
 
 
-def loss_points(history: Rows, thin: int | None = None) -> list[tuple[float, float]]:
+def loss_points(history: Rows, stride: int | None = None) -> list[tuple[float, float]]:
     """Iteration and loss of the first and of every so many iterations after it."""
-    thin = thin or common_thinning([history])
+    stride = stride or common_stride([history])
     return [
         (row["iteration"], row["loss"])
         for row in history
-        if "loss" in row and (row["iteration"] - 1) % thin == 0
+        if "loss" in row and (row["iteration"] - 1) % stride == 0
     ]
 
 
@@ -114,9 +114,11 @@ def accuracy_points(history: Rows, column: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[column]) for row in history if column in row]
 
 
-def plot_loss(axes: Axes, history: Rows, label: str | None = None, thin: int | None = None) -> None:
+def plot_loss(
+    axes: Axes, history: Rows, label: str | None = None, stride: int | None = None
+) -> None:
     """The loss by iteration, thinned."""
-    points = loss_points(history, thin)
+    points = loss_points(history, stride)
     marker = "o" if len(points) == 1 else None  # a line of one point would not show
     x, y = [x for x, _ in points], [y for _, y in points]
     axes.plot(x, y, label=label, linewidth=1, marker=marker, markersize=4)

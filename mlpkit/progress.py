@@ -58,7 +58,7 @@ def making_data(choice: str | None) -> Path:
 
 
 class LastingConsole(Console):
-    """One that leaves it to `tell` that nobody reads any longer."""
+    """A console that leaves broken pipes to `tell`."""
 
     def on_broken_pipe(self) -> None:
         raise  # the error that this is called for

@@ -29,7 +29,6 @@ class Recipe:
     lr_decay_every: int = 1000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "net", self.net.replace(" ", ""))
         check_positive(lr=self.lr, lr_decay=self.lr_decay)
         check_counts(
             batch_size=self.batch_size, epochs=self.epochs, lr_decay_every=self.lr_decay_every
@@ -101,9 +100,7 @@ def build_network(
             f"got {net!r}"
         )
     widths = (3072, *hidden, 10)
-    return networks.MLP(
-        widths, None, keep_prob, dropout_seed=seed, seed=seed, dtype=dtype, backend=backend
-    )
+    return networks.MLP(widths, None, keep_prob, seed=seed, dtype=dtype, backend=backend)
 
 
 def build_optimizer(name: str, model: Module, lr: float) -> Optimizer:

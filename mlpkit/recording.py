@@ -50,7 +50,7 @@ class Every:
         return "epoch" if self.iterations is None else str(self.iterations)
 
     def due(self, iterations: int, seconds: float) -> bool:
-        """Whether so long after the last one another is, within an epoch."""
+        """Whether a checkpoint is due so long after the last one, within an epoch."""
         return iterations >= (self.iterations or math.inf) or seconds >= (self.seconds or math.inf)
 
 
@@ -88,7 +88,7 @@ class Recorder:
         self.watcher.epoch(number, epochs, history)
 
     def save(self) -> None:
-        """Write a checkpoint of where training is, if there is none."""
+        """Write a checkpoint, unless the last one is of this very point."""
         if self.losses is not None:
             self.losses.read()
         if self.place() != self.saved:

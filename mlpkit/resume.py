@@ -14,14 +14,13 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpkit_backends import Array
 
 from .checkpoint import CheckpointError, HostArray, TensorFile, reading, save_weights
-from .history import Epoch, Epochs
+from .history import FIELDS, Epoch, Epochs
 from .layers import Dropout
 from .optimizers import Optimizer
 from .run_files import (
@@ -34,7 +33,6 @@ from .run_files import (
     check_types,
     free_path,
     read_config,
-    without,
 )
 from .scoring import BEST
 
@@ -68,11 +66,6 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in CHECKPOINTS)
 
 
-def states(optimizer: Optimizer) -> dict[str, dict[str, Array]]:
-    """The optimizer's arrays by parameter name, by the state's."""
-    return dict(zip(optimizer.state_names, optimizer.states(), strict=True))
-
-
 def scalars(optimizer: Optimizer) -> dict[str, float]:
     """The optimizer's numbers by name."""
     return {name: getattr(optimizer, name) for name in ("lr", *optimizer.setting_names)}
@@ -93,8 +86,8 @@ def save(run: Run) -> None:
         "history_sha256": file.sha256,
     }
     arrays: dict[str, HostArray] = {"epochs": history.epochs.rows}
-    parts = {"parameters": dict(run.model.parameters()), "best": history.best_params}
-    parts |= {f"optimizer.{name}": state for name, state in states(run.optimizer).items()}
+    parts = {"parameters": dict(run.model.net.params), "best": history.best_params}
+    parts |= {f"optimizer.{name}": state for name, state in run.optimizer.states.items()}
     for part, held in parts.items():
         arrays |= {f"{part}.{name}": run.backend.to_numpy(a) for name, a in held.items()}
     save_weights(
@@ -166,7 +159,7 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
             f"{run.folder} has trained {len(epochs)} epochs, and an option or its config.json says "
             f"{run.settings.recipe.epochs}: epochs can only be raised"
         )
-    params = dict(run.model.parameters())
+    params = dict(run.model.net.params)
     numbers = record["optimizer"]
     if not 0 <= record["best_epoch"] <= len(epochs) or numbers.keys() != scalars(optimizer).keys():
         raise file.damaged("it holds no such run's numbers")
@@ -193,7 +186,7 @@ def restore(run: Run, file: TensorFile, anew: bool) -> dict[str, Any]:
             layer.step = iterations
     for name, array in tensors("parameters").items():
         run.model.net.assign(name, array)
-    for name, state in states(optimizer).items():
+    for name, state in optimizer.states.items():
         state.clear()
         state.update(tensors(f"optimizer.{name}"))
     for name, value in numbers.items():
@@ -238,7 +231,7 @@ def read_record(file: TensorFile) -> dict[str, Any]:
 def run_epochs(file: TensorFile) -> Epochs:
     """Every epoch's scores. Raises CheckpointError."""
     entry = file.entries.get("epochs")
-    if entry is None or entry.shape[1:] != (len(fields(Epoch)),) or entry.dtype != "f8":
+    if entry is None or entry.shape[1:] != (FIELDS,) or entry.dtype != "f8":
         raise file.damaged("it should hold epochs, float64 (E, 6)")
     return Epochs(Epoch(int(i), *scores) for i, *scores in file.read("epochs").tolist())
 
@@ -250,8 +243,8 @@ def check_same(run: Run, recorded: dict[str, Any]) -> None:
             f"{run.data.folder} holds other data than {run.folder} was trained with: name "
             "that data's folder with --data"
         )
-    for key, value in without(run.config, (*FREE, *ROUNDING)).items():
-        if recorded.get(key) != value:
+    for key, value in run.config.items():
+        if key not in (*FREE, *ROUNDING) and recorded.get(key) != value:
             raise RunError(
                 f"{run.folder} was trained with {key} {recorded.get(key)}, and an option or its "
                 f"config.json says {value}: take that back, or name another folder with --out"

@@ -196,25 +196,20 @@ def check_types(content: dict[str, Any], types: dict[str, tuple[type, ...]], pat
             )
 
 
-def without(content: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """The same without these keys."""
-    return {key: value for key, value in content.items() if key not in keys}
-
-
-THIN = 100  # every so many iterations, a loss that is drawn
-MOST = 100_000  # of those, at most
+STRIDE = 100  # of so many iterations, one loss is drawn
+MOST = 100_000  # losses drawn, at most
 UNSCORED = ",,,,"  # how the rows within an epoch end
 
 
-def thinning(iterations: int) -> int:
-    """Every how many iterations' loss is drawn: all of a run too short to show as a curve so, fewer
-    of one that would have no end."""
-    return max(1, min(THIN, iterations // THIN), iterations // MOST)
+def stride_of(iterations: int) -> int:
+    """Of how many iterations one loss is drawn: STRIDE, fewer in a short run, so that it shows as a
+    curve, and more in one so long that there would be more than MOST."""
+    return max(1, min(STRIDE, iterations // STRIDE), iterations // MOST)
 
 
-def read_history(folder: Path, thin: int | None = None) -> list[dict[str, float]]:
+def read_history(folder: Path, stride: int | None = None) -> list[dict[str, float]]:
     """The rows of a run's history.csv that are drawn, without the empty columns: those of every so
-    many iterations (thin; None: its `thinning`), every epoch's last, and the last. Raises
+    many iterations (stride; None: `stride_of` it), every epoch's last, and the last. Raises
     RunError."""
     path = folder / "history.csv"
     if not path.is_file():
@@ -226,14 +221,14 @@ def read_history(folder: Path, thin: int | None = None) -> list[dict[str, float]
     rows = []
     with path.open("rb") as file:
         last = sum(1 for _ in file)
-        thin = thin or thinning(last - 1)
+        stride = stride or stride_of(last - 1)
         file.seek(0)
         for number, line in enumerate(file, start=1):
             text = line.decode(errors="replace").rstrip()
             try:
                 if number == 1 and text != HEAD:
                     raise ValueError(f"should be {HEAD}; it is {text[:80]!r}")
-                drawn = (number - 2) % thin == 0 or not text.endswith(UNSCORED)
+                drawn = (number - 2) % stride == 0 or not text.endswith(UNSCORED)
                 if number > 1 and (drawn or number == last):
                     rows.append(read_row(text))
             except ValueError as error:

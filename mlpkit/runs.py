@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpkit_backends import Backend, load
-from mlpkit_backends.threads import processors
+from mlpkit_backends.threads import thread_count
 
 from .checkpoint import save_weights
 from .datasets import Dataset, load_dataset
@@ -210,7 +210,7 @@ class Run:
             "recipe": settings.base,
             **asdict(settings.recipe),
             "optimizer_settings": scalars(self.optimizer),
-            "parameters": {name: list(p.shape) for name, p in self.model.parameters()},
+            "parameters": {name: list(p.shape) for name, p in self.model.net.params.items()},
             "train_size": len(data.train),
             "val_size": len(data.val),
             "test_size": len(data.test),
@@ -221,7 +221,7 @@ class Run:
             "dtype": settings.dtype,
             "backend": self.backend.name,
             "device": self.backend.device_name(),
-            "threads": processors(),
+            "threads": thread_count(),
             "data": str(data.folder.resolve()),
             "data_sha256": data_hashes(data.folder),
             "versions": versions(),

@@ -47,7 +47,7 @@ def load_run(
     except CheckpointError as error:
         error.add_note(f"`{resuming(folder)}` writes it again from the last checkpoint")
         raise
-    expected = {name: tuple(p.shape) for name, p in model.parameters()} | {MEAN_IMAGE: IMAGE}
+    expected = {name: tuple(p.shape) for name, p in model.net.params.items()} | {MEAN_IMAGE: IMAGE}
     for name, shape in expected.items():
         came = f"has the shape {weights[name].shape}" if name in weights else "is missing"
         if name not in weights or weights[name].shape != shape:
@@ -65,8 +65,9 @@ def evaluate_run(
     """The data, (loss, accuracy) of a run's best weights on its validation and test splits, and
     whether the data's files are those that the run was trained with.
 
-    data_folder: other data in SVHN's layout, centred on the run's own mean image and split as its
-    files ask for; None: the run's. The run's own data, wherever it lies, is split as the run did.
+    data_folder: other data in SVHN's layout, centred on the run's own mean image and split as
+    `load_dataset` does by default; None: the run's. The run's own data, wherever it lies, is split
+    as the run did.
     """
     config = read_config(folder)
     model, mean = load_run(folder, backend)

@@ -41,7 +41,8 @@ def stop(number: int, frame: Any = None) -> None:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """What a command runs in: a signal raises Stopped, or makes it of the error it came out as."""
+    """What a command runs in: a signal raises Stopped, even where a library turns that into another
+    error."""
     try:
         with handled(stop), undropped(), unmasked(heard):
             yield
@@ -82,8 +83,8 @@ def undropped() -> Iterator[None]:
 
 @contextmanager
 def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """All of them go to the handler within the block, but where they were told to be ignored, as
-    nohup and & do. Only the main thread hears signals: in another this does nothing."""
+    """Within the block the handler has every signal of NAMES but those that were ignored before, as
+    by nohup and &. Only the main thread hears signals: in another this does nothing."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in NAMES:
@@ -113,8 +114,8 @@ def unmasked(raised: list[int]) -> Iterator[None]:
 
 
 class Holding:
-    """What `hold` yields: from the first `check` on, a signal waits for the next, which raises
-    Paused. Before that, as a second one does, it stops at once."""
+    """What `hold` yields. From the first `check` on, a signal is held until the next, which raises
+    Paused. One that comes before, or while another is held, raises Stopped at once."""
 
     def __init__(self) -> None:
         self.begun, self.number = False, heard[0] if heard else 0

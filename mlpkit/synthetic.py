@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpkit_backends.threads import processors
+from mlpkit_backends.threads import thread_count
 
 from .datasets import TEST_FILE, TRAIN_FILE
 from .scratch import scratch
@@ -94,7 +94,7 @@ def make(
 
     Raises ValueError for a size or number of workers below 1 and for a negative seed.
     """
-    workers = min(8, processors()) if workers is None else workers
+    workers = min(8, thread_count()) if workers is None else workers
     for name, value, least in (
         ("train_size", train_size, 1),
         ("test_size", test_size, 1),

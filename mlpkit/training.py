@@ -68,16 +68,16 @@ def fit(
     by lr_decay. Training ends after so many epochs, or once the validation accuracy has not risen
     by more than min_delta in `patience` epochs.
 
-    chunk: how many iterations the backend is given at a time, at most; no result depends on it but
-    by what a watcher changes between them.
+    chunk: how many iterations the backend is given at a time, at most. Results don't depend on it,
+    unless a watcher changes something between chunks.
     watcher: is told after each chunk and each epoch, and may show them, replace parameters, state
     and settings, or end training. Images and labels are to stay as they are: a compiled step may
-    have a copy. It keeps its gradients to itself: the layers' `grads` are what they were.
+    have a copy. A compiled step doesn't fill the layers' `grads`: they stay what they were.
 
     history: of an earlier call, to go on after its last iteration, within an epoch too; parameters,
     optimizer state, its learning rate and dropout's steps must be as they were then. pause: is
-    called between chunks and between the batches of an evaluation, where all of these agree with
-    the history once the losses are read; what it raises ends training.
+    called between chunks and between the batches of an evaluation, when all of these agree with the
+    history once the losses are read; what it raises ends training.
 
     Raises TypeError for a part of another kind; ValueError for settings and labels out of range, an
     optimizer of another network, and parts on different backends or of different dtypes;

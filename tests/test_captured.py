@@ -66,7 +66,7 @@ def train(
     settings = {"batch_size": 8, "epochs": epochs, "seed": 0, "lr_decay": 0.5, "lr_decay_every": 1}
     history = fit(model, CrossEntropy(backend=backend), rule, split, split, **settings)
     assert len(backend.steps) == (0 if eager else 1)
-    return history, dict(model.parameters()), rule, backend
+    return history, dict(model.net.params), rule, backend
 
 
 def assert_alike(make, optimizer: str = "SGD", dtype: str = "float64", **given) -> None:
@@ -77,10 +77,12 @@ def assert_alike(make, optimizer: str = "SGD", dtype: str = "float64", **given) 
     np.testing.assert_allclose(two[0].losses, one[0].losses, rtol=tolerance)
     for name, p in one[1].items():
         np.testing.assert_allclose(two[1][name], p, rtol=tolerance, atol=tolerance)
-    for state, other in zip(one[2].states(), two[2].states(), strict=True):
+    for kind, state in one[2].states.items():
         for name, array in state.items():
-            np.testing.assert_allclose(other[name], array, rtol=tolerance, atol=tolerance)
-    assert one[2].settings() == two[2].settings()
+            np.testing.assert_allclose(
+                two[2].states[kind][name], array, rtol=tolerance, atol=tolerance
+            )
+    assert one[2].settings == two[2].settings
 
 
 def mlp(widths=(48, 24, 16, 5), **settings):
@@ -136,7 +138,7 @@ def test_more_steps_than_a_graph_holds_and_a_remainder() -> None:
     step = CapturedBackend().build(plan, plan.program)
     losses = step(order)
     np.testing.assert_allclose(losses, Backend.compile(other.backend, eager)(order), rtol=1e-12)
-    for (name, p), (_, q) in zip(model.parameters(), other.parameters(), strict=True):
+    for (name, p), (_, q) in zip(model.net.params.items(), other.net.params.items(), strict=True):
         np.testing.assert_allclose(p, q, rtol=1e-11, err_msg=name)
 
 
@@ -193,10 +195,10 @@ class Refusing(DeviceDouble):
 
 def test_a_step_that_cannot_be_recorded_has_changed_nothing() -> None:
     plan, model = plan_of(CapturedBackend(), Adam, keep_prob=0.5, dropout_seed=1)
-    before = {name: p.copy() for name, p in model.parameters()}
+    before = {name: p.copy() for name, p in model.net.params.items()}
     with pytest.raises(RuntimeError, match="not permitted"):
         CapturedStep(plan, plan.program, Refusing(plan.dtype))
-    for name, p in model.parameters():
+    for name, p in model.net.params.items():
         assert np.array_equal(p, before[name]), name
     for block in plan.program.blocks:
         assert all((state == 0).all() for state in (*block.w_state, *block.b_state))
@@ -206,9 +208,9 @@ def test_a_step_that_cannot_be_recorded_has_changed_nothing() -> None:
 
 def test_making_a_step_changes_nothing() -> None:
     plan, model = plan_of(CapturedBackend(), Adam, keep_prob=0.5, dropout_seed=1)
-    before = {name: p.copy() for name, p in model.parameters()}
+    before = {name: p.copy() for name, p in model.net.params.items()}
     CapturedBackend().build(plan, plan.program)
-    for name, p in model.parameters():
+    for name, p in model.net.params.items():
         assert np.array_equal(p, before[name]), name
     assert plan.program.schedule(1)[0, -1] == 1
 
@@ -222,7 +224,7 @@ def test_arrays_as_they_come() -> None:
     usual = replace(usual, mean=np.broadcast_to(mean, (4, 4, 3)).copy())
     losses = [CapturedBackend().build(p, p.program)(order) for p in (odd, usual)]
     assert np.array_equal(*losses)
-    for (name, p), (_, q) in zip(model.parameters(), other.parameters(), strict=True):
+    for (name, p), (_, q) in zip(model.net.params.items(), other.net.params.items(), strict=True):
         assert np.array_equal(p, q), name
 
 
@@ -245,7 +247,7 @@ def test_weights_that_no_four_of_are_aligned(optimizer, dtype: str) -> None:
         step = backend.build(plan, plan.program)
         assert step.matrices[:, 5].tolist() == ([0, 0] if shift else [48 * 7 // 4, 7 * 5 // 4])
         step(order)
-        found.append([p for _, p in model.parameters()])
+        found.append(list(model.net.params.values()))
     for p, q in zip(*found, strict=True):
         assert np.array_equal(p, q)
 

@@ -72,7 +72,7 @@ def train(make, optimizer: str, backend: Backend, dtype: str, eager: bool, **dat
     step = Backend.compile(backend, plan) if eager else backend.compile(plan)
     rng = np.random.default_rng(1)
     losses = [step(rng.permutation(40)[:32].reshape(4, 8)) for _ in range(4)]
-    return np.concatenate(losses), dict(model.parameters()), optimizer
+    return np.concatenate(losses), dict(model.net.params), optimizer
 
 
 def assert_alike(
@@ -85,10 +85,12 @@ def assert_alike(
     np.testing.assert_allclose(two[0], one[0], rtol=tolerance)
     for name, p in one[1].items():
         np.testing.assert_allclose(two[1][name], p, rtol=tolerance, atol=tolerance)
-    for state, other in zip(one[2].states(), two[2].states(), strict=True):
+    for kind, state in one[2].states.items():
         for name, array in state.items():
-            np.testing.assert_allclose(other[name], array, rtol=tolerance, atol=tolerance)
-    assert one[2].settings() == two[2].settings()
+            np.testing.assert_allclose(
+                two[2].states[kind][name], array, rtol=tolerance, atol=tolerance
+            )
+    assert one[2].settings == two[2].settings
 
 
 def mlp(widths, **settings):
@@ -275,12 +277,12 @@ def test_arrays_that_no_kernel_may_touch(compiled: Backend, spoil) -> None:
     optimizer = SGDM(model, 0.1, 0.9)
     spoil(model, optimizer)
     split = Batches.of(compiled, IMAGES, LABELS, "float64", MEAN)
-    before = {name: p.copy() for name, p in model.parameters()}
+    before = {name: p.copy() for name, p in model.net.params.items()}
     loss = CrossEntropy(backend=compiled)
     with pytest.raises(ValueError, match=r"read-only|should have"):
         fit(model, loss, optimizer, split, split, batch_size=8, epochs=1, seed=0)
     if spoil is read_only:
-        for name, p in model.parameters():
+        for name, p in model.net.params.items():
             if not p.flags.writeable:
                 assert np.array_equal(p, before[name])
 
@@ -314,7 +316,7 @@ def test_two_owners_of_one_memory(compiled: Backend) -> None:
 def test_parameters_that_are_parts_of_one_vector(compiled: Backend) -> None:
     def make(backend: Backend, dtype: str) -> Module:
         model = mlp((48, 9, 5))(backend, dtype)
-        vector = np.concatenate([p.ravel() for _, p in model.parameters()])
+        vector = np.concatenate([p.ravel() for p in model.net.params.values()])
         first = 0
         for layer in model.net.layers:
             for name, p in layer.params.items():
@@ -355,7 +357,7 @@ def replaced_weights(model: Module, optimizer: SGDM) -> None:
 
 
 def replaced_velocity(model: Module, optimizer: SGDM) -> None:
-    optimizer.velocity = {name: np.full(p.shape, 0.01) for name, p in model.parameters()}
+    optimizer.velocity = {name: np.full(p.shape, 0.01) for name, p in model.net.params.items()}
 
 
 def other_keep_prob(model: Module, optimizer: SGDM) -> None:

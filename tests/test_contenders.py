@@ -36,7 +36,7 @@ def losses(name: str, workload: str, optimizer: str) -> np.ndarray:
         run = CONTENDERS[name](workload, optimizer, batch_size, DATA)
     else:
         model = build_network(workload, 0.0, 0, "float32", "numpy")
-        weights = [p.copy() for _, p in model.parameters()]
+        weights = [p.copy() for p in model.net.params.values()]
         run = ALL[name](weights, optimizer, batch_size, DATA)
     order = np.random.default_rng(1).integers(0, 256, (STEPS, batch_size))
     return run(order)

@@ -55,9 +55,9 @@ def assert_alike(steps: int = 3, **given) -> None:
     for eager in (True, False):
         plan, model = plan_of(**given)
         step = EagerStep(model.backend, plan) if eager else model.backend.build(plan, plan.program)
-        before = [p.copy() for _, p in model.parameters()]
+        before = [p.copy() for p in model.net.params.values()]
         losses = step(order)
-        changes = [p - old for (_, p), old in zip(model.parameters(), before, strict=True)]
+        changes = [p - old for p, old in zip(model.net.params.values(), before, strict=True)]
         found.append([losses, *changes])
     for expected, array in zip(*found, strict=True):
         assert np.linalg.norm(array - expected) < 1e-3 * np.linalg.norm(expected)
@@ -122,7 +122,7 @@ def test_products_of_wide_matrices_are_as_accurate_as_float32s(monkeypatch) -> N
     step = model.backend.build(plan, plan.program)
     step(np.arange(8)[None])
     _, again = plan_of(widths=(48, 128, 8))  # the weights as they were
-    x, w = (np.asarray(a, np.float64) for a in (step.x[0], dict(again.parameters())["fc1_w"]))
+    x, w = (np.asarray(a, np.float64) for a in (step.x[0], dict(again.net.params)["fc1_w"]))
     z, expected = np.asarray(step.z[0], np.float64), x @ w  # the bias is 0 in the first step
     assert np.abs(z - expected).max() < 1e-6 * np.sqrt((expected**2).mean())
 

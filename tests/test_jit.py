@@ -106,7 +106,7 @@ split = Batches.of(backend, rng.standard_normal((640, 60)), rng.integers(0, 10, 
 model = MLP((60, 50, 10), 0.05, seed=1, dtype="float32", backend=backend)
 loss = CrossEntropy(backend=backend)
 fit(model, loss, Adam(model, 5e-3), split, split, batch_size=32, epochs=5, seed=1)
-for _, p in model.parameters():
+for p in model.net.params.values():
     print(p.tobytes().hex())
 """
 

@@ -139,7 +139,7 @@ def test_state_and_gradients_of_another_shape(backend: Backend, kind: type[Optim
     with pytest.raises(ValueError, match=r"gradient of fc_w should have .*\(4, 3\); got \(1, 3\)"):
         optimizer.step()
     layer.grads["fc_w"] = backend.asarray(np.zeros((4, 3)))
-    optimizer.states()[0]["fc_w"] = backend.asarray(np.zeros((3, 4)))
+    optimizer.states[kind.state_names[0]]["fc_w"] = backend.asarray(np.zeros((3, 4)))
     with pytest.raises(ValueError, match=rf"{kind.__name__}'s state of fc_w .*got \(3, 4\)"):
         optimizer.step()
 

@@ -58,12 +58,12 @@ def test_a_containers_limit(
     for file, content in zip(files, contents, strict=True):
         file.write_text(content)
     monkeypatch.setattr(threads, "CGROUP_LIMITS", ([tmp_path / "missing"], files))
-    assert threads.processors() == count
+    assert threads.thread_count() == count
 
 
 def test_what_the_user_says_goes_for_blas_too() -> None:
     threads.use_threads(1)
-    assert threads.processors() == 1
+    assert threads.thread_count() == 1
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
     assert threads_of_blas() == {1}
 

@@ -85,7 +85,7 @@ def test_one_seed_one_result_on_every_backend(backend: Backend, optimizer: str) 
     reference, reference_model = run(load("numpy"), optimizer)
     assert len(history.losses) == 30
     np.testing.assert_allclose(history.losses, reference.losses, rtol=1e-12)
-    for name, p in model.parameters():
+    for name, p in model.net.params.items():
         wanted = reference_model.net.get_params(name)
         np.testing.assert_allclose(backend.to_numpy(p), wanted, rtol=1e-9, atol=1e-11)
 
@@ -95,7 +95,9 @@ def test_the_same_seed_gives_the_same_bits(backend: Backend, dtype: str) -> None
     (one, model_one), (two, model_two) = run(backend, dtype=dtype), run(backend, dtype=dtype)
     assert one.losses == two.losses
     assert one.epochs == two.epochs
-    for (_, p), (_, q) in zip(model_one.parameters(), model_two.parameters(), strict=True):
+    for (_, p), (_, q) in zip(
+        model_one.net.params.items(), model_two.net.params.items(), strict=True
+    ):
         assert np.array_equal(backend.to_numpy(p), backend.to_numpy(q))
     assert run(backend, dtype=dtype, seed=5)[0].losses != one.losses
 
@@ -136,7 +138,7 @@ def test_the_best_epochs_parameters_are_copied(backend: Backend) -> None:
     accuracies = [epoch.val_acc for epoch in history.epochs]
     assert history.best_epoch == 1 + int(np.argmax(accuracies))
     _, short_model = run(backend, epochs=history.best_epoch)
-    for name, p in short_model.parameters():
+    for name, p in short_model.net.params.items():
         assert np.array_equal(backend.to_numpy(history.best_params[name]), backend.to_numpy(p))
         assert history.best_params[name] is not model.net.get_params(name)
 
@@ -144,7 +146,7 @@ def test_the_best_epochs_parameters_are_copied(backend: Backend) -> None:
 def test_the_recorded_scores_are_those_of_the_network(backend: Backend) -> None:
     history, model = run(backend, epochs=2)
     x = (IMAGES / 255 - MEAN).reshape(50, 48)
-    w1, b1, w2, b2 = (backend.to_numpy(p) for _, p in model.parameters())
+    w1, b1, w2, b2 = (backend.to_numpy(p) for p in model.net.params.values())
     hidden = x @ w1 + b1
     scores = np.where(hidden >= 0, hidden, 0.01 * hidden) @ w2 + b2
     p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
@@ -477,7 +479,9 @@ def test_training_goes_on_from_its_history(backend: Backend, optimizer: str, aft
     assert history.losses == whole.losses
     assert history.epochs == whole.epochs
     assert history.best_epoch == whole.best_epoch
-    for (name, p), (_, q) in zip(own[0].parameters(), reference[0].parameters(), strict=True):
+    for (name, p), (_, q) in zip(
+        own[0].net.params.items(), reference[0].net.params.items(), strict=True
+    ):
         assert np.array_equal(backend.to_numpy(p), backend.to_numpy(q))
         best = history.best_params[name], whole.best_params[name]
         assert np.array_equal(*map(backend.to_numpy, best))

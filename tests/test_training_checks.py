@@ -165,7 +165,7 @@ def test_training_goes_on_from_where_a_watcher_raised(chunk: int) -> None:
         train(**rest, watcher=Stops(at=7))
     assert history.iterations == optimizer.t >= 7
     assert train(**rest) == expected
-    for name, p in whole.parameters():
+    for name, p in whole.net.params.items():
         assert np.array_equal(p, cut.net.params[name])
 
 

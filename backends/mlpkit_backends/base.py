@@ -26,7 +26,7 @@ class Step(Protocol):
     """What `Backend.compile` gives: a function of batches' indices (K, N) that trains on them in
     turn and returns the K losses, as an array that may still be under way on the device.
 
-    how: in words, how it does so, and why no faster.
+    how: in words, how the step runs, and why not in a faster way.
     """
 
     @property
@@ -69,7 +69,7 @@ class Backend:
 
         return load, (self.name,)
 
-    # Arrays: the only ways in and out.
+    # Arrays: between host and device.
 
     def asarray(self, a: Any, dtype: str | None = None) -> Array:
         """`a` (array, nested sequence or scalar) as this backend's array, on its device.
@@ -124,7 +124,7 @@ class Backend:
         """images / 255 - mean: uint8 (N, ...) to the dtype of mean (...), in [-1, 1]."""
         return self.xp.astype(images, mean.dtype) / 255 - mean
 
-    def correct(self, scores: Array, labels: Array) -> Array:
+    def count_correct(self, scores: Array, labels: Array) -> Array:
         """How many rows of scores (N, C) have their largest entry at labels (N,): 0-d int64."""
         hits = self.xp.argmax(scores, axis=1) == labels
         return self.xp.sum(self.xp.astype(hits, self.xp.int64))

@@ -51,7 +51,7 @@ class BufferedStep:
             h, mask = self.activate(block, z)
             kept.append((x, z, mask))
             x = h
-        factor = 1.0 / len(index) if self.program.average else 1.0
+        factor = self.program.loss_factor(len(index))
         loss = factor * np.sum(backend.softmax_cross_entropy(x, labels))
         d = factor * backend.softmax_cross_entropy_backward(x, labels)
         for i in range(len(blocks) - 1, -1, -1):

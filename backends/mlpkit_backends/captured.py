@@ -227,7 +227,7 @@ class CapturedStep:
 
     def factor(self) -> Any:
         """What the sum of a batch's losses is multiplied by."""
-        return self.real(1.0 / self.plan.batch_size if self.program.average else 1.0)
+        return self.real(self.program.loss_factor(self.plan.batch_size))
 
     def loss_kernel(self, name: str, *arguments: Any) -> None:
         """Launch a kernel of a loss: a warp a row, as many as a block may have."""

@@ -14,7 +14,7 @@ from .base import Array, Step
 from .cpu import NumpyBackend
 from .errors import BackendUnavailable
 from .plan import OPS, UPDATES, Plan, Program
-from .threads import processors
+from .threads import thread_count
 
 # How often OpenMP's threads look again before they sleep, if the user hasn't said. Its default of
 # 300,000 is as fast where nothing else runs; beside a process that keeps one of two processors
@@ -54,7 +54,7 @@ class CompiledStep:
         self.program, self.dtype = program, dtype
         self.gemm = gemm_address(dtype)  # loads SciPy's BLAS, which the controller then finds
         self.blas = ThreadpoolController().select(user_api="blas")
-        self.workers = min(processors(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        self.workers = min(thread_count(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         mean = np.empty(0, dtype) if plan.mean is None else np.ravel(plan.mean)
         images = np.ascontiguousarray(plan.images, None if plan.mean is not None else dtype)
         images = images.reshape(len(images), -1)
@@ -95,7 +95,7 @@ class CompiledStep:
                 *self.settings,
                 keys,
                 self.dw,
-                self.program.average,
+                self.program.loss_factor(order.shape[1]),
                 UPDATES.index(self.program.update),
                 schedule,
                 self.workers,

@@ -1,10 +1,10 @@
 """A captured step in float32 that has its own products, fused with what comes before and after.
 
-The last layers, the loss and the way back through them are one kernel, which has each row of the
-batch go through all of it on its own; of the layers before, one of up to CHUNK inputs is one kernel
-forward and one backward, and more inputs are one more forward. One more kernel updates them all,
-where `captured` has up to eight a layer. Products of wide matrices run on the tensor cores, nearly
-as accurate as float32's own (kernels/wide.cu), and the updates of such layers are in their kernels.
+The last layers, the loss and the way back through them are one kernel, which takes each row of the
+batch through all of it on its own. Each layer before those takes one kernel forward, two with more
+than CHUNK inputs, and one backward. One more kernel updates them all, where `captured` has up to
+eight a layer. Products of wide matrices run on the tensor cores, nearly as accurate as float32's
+own (kernels/wide.cu), and the updates of such layers are in their kernels.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ HIGH, WIDE, DEEP, STAGES, BATCH = 64, 128, 32, 3, 64
 THREADS, LAST, WIDE_THREADS = 256, 512, 128
 FLOAT = 4  # bytes
 SUMS_SHARED = FLOAT * STAGES * (HIGH * (DEEP + 4) + DEEP * (WIDE + 4))
-# Multiplications of a product, and widths, from which on it is one of wide matrices.
+# A product is wide from so many multiplications on, where both sizes of its weights are at least
+# WIDE_WIDTH.
 WIDE_FROM, WIDE_WIDTH = 1 << 25, 32
-ROWS_EACH = 4  # at most, that a block has of the last layers, one after the other
+ROWS_EACH = 4  # rows that one block takes through the last layers, one by one, at most
 BATCHES = 64 << 20  # bytes of batches that are gathered at once
 
 # A layer as the kernels find it: fused.cu's Layer. Arrays are there by their addresses.

@@ -74,10 +74,14 @@ class Program:
     update: str
     schedule: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
 
+    def loss_factor(self, n: int) -> float:
+        """What the sum of n losses is multiplied by: 1 / n for the mean, 1 for the sum."""
+        return 1.0 / n if self.average else 1.0
+
 
 def span(a: Array) -> tuple[int, int]:
-    """Where a contiguous array's memory begins and ends. Owners would not tell: one memory may have
-    two, as where two arrays are made of a buffer, a mapped file or another library's array."""
+    """Where a contiguous array's memory begins and ends. Comparing `.base` wouldn't do: two arrays
+    over one buffer, mapped file or foreign array have different ones."""
     interface = getattr(a, "__cuda_array_interface__", None) or a.__array_interface__
     start = interface["data"][0]
     return start, start + a.nbytes

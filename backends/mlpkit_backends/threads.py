@@ -24,7 +24,7 @@ def use_threads(count: int | None = None) -> None:
     from threadpoolctl import threadpool_limits
 
     if count is None:
-        count = processors()
+        count = thread_count()
         if count == (os.cpu_count() or 1):
             return
     most = os.cpu_count() or 1
@@ -41,9 +41,10 @@ def use_threads(count: int | None = None) -> None:
     threadpool_limits(count)
 
 
-def processors() -> int:
-    """The processors this process may use, by its affinity and a container's limit; or what the
-    environment variable MLPKIT_THREADS says. ValueError where that is no number of threads."""
+def thread_count() -> int:
+    """The number of threads to use: what the environment variable MLPKIT_THREADS says, else as many
+    as the processors that affinity and a container's limit leave this process. ValueError where
+    MLPKIT_THREADS is no number of threads."""
     given = os.environ.get(VARIABLE, "")
     if given:
         if not given.isdecimal() or int(given) < 1:

@@ -1,8 +1,8 @@
 """A submission's child: `python -I -B child.py SETTINGS`, in the folder of the stand-alone files.
 
-It reads a task from standard input. Then it is two: one that stays as it is, waits and cleans up,
-and one that gives up its rights, loads the submission, does the task and writes a frame to the
-answers' pipe: arrays, or an error as a sentence.
+It reads a task from standard input, then forks. The parent keeps its rights, waits and cleans up;
+the child gives them up, loads the submission, does the task and writes a frame to the answers'
+pipe: arrays, or an error as a sentence.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     jail.hide_toolkit()
     needed = (settings["place"], sys.prefix, sys.base_prefix)
     note = jail.close_off(needed, as_root=settings["uid"] is None and os.geteuid() == 0)
-    jail.supervise()  # before, it would hide from us what makes us the user that we are
+    jail.supervise()  # after that: a process that is not dumpable can't write its own uid_map
     pid = os.fork()
     if pid == 0:
         os.setsid()
@@ -72,7 +72,7 @@ def tell(settings: dict[str, Any], what: dict[str, Any]) -> None:
 
 
 class Trail:
-    """A profile function that notes the line at which the submission last gave something back."""
+    """A profile function that notes where a function of the submission last returned."""
 
     def __init__(self, submission: str) -> None:
         self.submission, self.last = submission, ("", 0)
@@ -92,8 +92,8 @@ def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: A
         sys.setprofile(None)
         if isinstance(error, MemoryError):
             megabytes = settings["rlimits"]["AS"] >> 20
-            error = MemoryError(f"the limit is {megabytes} MB (--memory); {error}")
-            error.__traceback__ = sys.exc_info()[2]
+            said = f"the limit is {megabytes} MB (--memory); {error}"
+            error = MemoryError(said).with_traceback(error.__traceback__)
         frame = protocol.pack({"error": describe(error, settings["submission"], trail.last)}, {})
     sys.stdout.flush()
     sys.stderr.flush()

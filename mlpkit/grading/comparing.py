@@ -16,8 +16,9 @@ OVERFLOW = "there are NaNs or infinities: look for an overflow, log(0) or a divi
 
 @dataclass(frozen=True)
 class Measured:
-    """One comparison. what: was compared; error: NaN where there is none; tolerance: the error must
-    be at most this; detail: what is wrong where it isn't, with both values; hint: its cause."""
+    """One comparison. what: what was compared; error: NaN where there is none; tolerance: the error
+    must be at most this; detail: what is wrong where it isn't, with both values; hint: its
+    cause."""
 
     what: str
     error: float

@@ -31,8 +31,8 @@ class Outcome:
     """What came of a task: arrays by name, or why there are none.
 
     error: a sentence; "" where the task was done. fault: whose it is: "submission" costs points,
-    "infrastructure" means that nothing can be said of the submission. output: what it printed, cut
-    to a length fit for a report.
+    "infrastructure" means that nothing can be said of the submission. output: what it printed, or
+    the beginning of it.
     """
 
     arrays: Mapping[str, Array] = field(default_factory=dict)

@@ -58,10 +58,10 @@ def leave_network() -> tuple[str, ...]:
         if libc.unshare(user | NEW_NET) != 0:
             return (CUT_OFF,)
     if user:  # or its files would be nobody's
-        for name, line in zip(("uid", "gid"), ids, strict=True):
+        for name, own in zip(("uid", "gid"), ids, strict=True):
             with contextlib.suppress(OSError):
                 Path("/proc/self/setgroups").write_text("deny")
-                Path(f"/proc/self/{name}_map").write_text(f"{line} {line} 1")
+                Path(f"/proc/self/{name}_map").write_text(f"{own} {own} 1")
     return refused
 
 
@@ -108,7 +108,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def supervise() -> None:
-    """Be the one to whom orphans of the submission's come."""
+    """Become the subreaper, whose children orphaned processes of the submission are."""
     prctl(SUBREAPER, 1)
     prctl(DUMPABLE, 0)
     prctl(PDEATHSIG, signal.SIGKILL)

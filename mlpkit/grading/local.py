@@ -16,8 +16,6 @@ from .interface import Outcome, Task
 from .submissions import FUNCTIONS
 from .tasks import TASKS
 
-OUTPUT = 2000  # characters of what is printed
-
 
 class LocalRunner:
     """Does tasks with a mapping of the assignment's names; reseeds NumPy's global generator."""
@@ -32,8 +30,8 @@ class LocalRunner:
             with redirect_stdout(printed):
                 arrays = TASKS[task.name](self.names, task.arrays, task.settings)
         except Exception as error:
-            return Outcome(error=describe(error, "/"), output=printed.getvalue()[:OUTPUT])
-        return Outcome(arrays, output=printed.getvalue()[:OUTPUT])
+            return Outcome(error=describe(error, "/"), output=printed.getvalue())
+        return Outcome(arrays, output=printed.getvalue())
 
 
 def reference(backend: str | Backend | None = None) -> LocalRunner:

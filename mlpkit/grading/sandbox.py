@@ -23,7 +23,9 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypeAlias
+
+from mlpkit_backends.threads import LIBRARIES
 
 from . import MEMORY, TIMEOUT, TOTAL
 from .interface import Outcome, Task
@@ -43,8 +45,8 @@ FIRST_UID = 61000  # of unused users; 0..999 of them, by process
 
 @dataclass
 class Seen:
-    """What came from a child. late: it was stopped, spent: as there was no time left for any;
-    seconds: how long it was up."""
+    """What came from a child. late: it was stopped at a limit of time; spent: that for all tasks,
+    not its own; seconds: how long it was up."""
 
     answer: bytearray = field(default_factory=bytearray)
     printed: bytearray = field(default_factory=bytearray)
@@ -183,11 +185,7 @@ class SandboxRunner:
                 if fds["status"] not in selector.get_map():
                     break  # the child's keeper is done; none but it may hold us up
                 for key, _ in selector.select(max(0.0, min(1.0, end - time.monotonic()))):
-                    data = os.read(key.fd, 1 << 16)
-                    if not data:
-                        selector.unregister(key.fd)
-                    into, most = kept[key.fd]
-                    into += data[: max(0, most - len(into))]
+                    take(key.fd, kept, selector)
                 now = time.monotonic()
                 if seen.status and not up:
                     up, end = now, now + min(self.timeout, self.left)
@@ -279,24 +277,31 @@ def give(stdin: IO[bytes], frame: bytes) -> None:
         pass
 
 
-def drain(kept: dict[int, tuple[bytearray, int]], selector: selectors.BaseSelector) -> None:
+Kept: TypeAlias = dict[int, tuple[bytearray, int]]  # by pipe: its bytes, and how many at most
+
+
+def take(fd: int, kept: Kept, selector: selectors.BaseSelector) -> None:
+    """Read once from a pipe that is ready, and forget it at its end."""
+    data = os.read(fd, 1 << 16)
+    if not data:
+        selector.unregister(fd)
+    into, most = kept[fd]
+    into += data[: max(0, most - len(into))]
+
+
+def drain(kept: Kept, selector: selectors.BaseSelector) -> None:
     """Take what lies in the pipes still, waiting for nothing."""
-    while ready := [key for key, _ in selector.select(0)]:
-        for key in ready:
-            data = os.read(key.fd, 1 << 16)
-            if not data:
-                selector.unregister(key.fd)
-            into, limit = kept[key.fd]
-            into += data[: max(0, limit - len(into))]
+    while ready := selector.select(0):
+        for key, _ in ready:
+            take(key.fd, kept, selector)
         if not selector.get_map():
             return
 
 
-def environment(scratch: Path) -> dict[str, Any]:
+def environment(scratch: Path) -> dict[str, str]:
     """What a child sees of ours: nothing but these."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     places = {name: str(scratch) for name in ("HOME", "TMPDIR")}
     return {
         "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", **places,
-        **dict.fromkeys(threads, "1"),
+        **dict.fromkeys(LIBRARIES, "1"),
     }  # fmt: skip

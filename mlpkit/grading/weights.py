@@ -29,15 +29,16 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     from .. import networks
     from ..checkpoint import load_weights
     from ..datasets import load_dataset
-    from ..evaluation import Batches, evaluate
+    from ..evaluation import evaluate
     from ..losses import CrossEntropy
+    from ..scoring import on_device
 
     start = time.perf_counter()
     weights = load_npz(path) if path.suffix == ".npz" else load_weights(path)
     arrays = in_order({name: a for name, a in weights.items() if a.ndim <= 2})
     models = {n: getattr(networks, n)(backend="numpy", dtype="float32") for n in NETWORKS}
     shapes = [a.shape for a in arrays]
-    fitting = (n for n, m in models.items() if [p.shape for _, p in m.parameters()] == shapes)
+    fitting = (n for n, m in models.items() if [p.shape for p in m.net.params.values()] == shapes)
     name = next(fitting, None)
     if name is None:
         raise ValueError(
@@ -51,11 +52,7 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
     mean = data.mean_image if mean is None else mean
     loss_func = CrossEntropy(backend=model.backend)
     val, test = (
-        evaluate(
-            model,
-            loss_func,
-            Batches.of(model.backend, split.images, split.labels, "float32", mean),
-        )[1]
+        evaluate(model, loss_func, on_device(model.backend, split, "float32", mean))[1]
         for split in (data.val, data.test)
     )
     said = f"{name}'s accuracy is {val:.2%} (validation) and {test:.2%} (test)"
@@ -71,7 +68,7 @@ def misfit(weights: Mapping[str, np.ndarray[Any, Any]], models: Mapping[str, Mod
     all shapes where no network does."""
     shapes = {name: a.shape for name, a in weights.items() if a.ndim <= 2}
     for network, model in models.items():
-        expected = {name: p.shape for name, p in model.parameters()}
+        expected = {name: p.shape for name, p in model.net.params.items()}
         differing = [n for n in {**expected, **shapes} if shapes.get(n) != expected.get(n)]
         if differing and shapes.items() & expected.items():
             first = differing[0]

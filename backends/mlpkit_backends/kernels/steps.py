@@ -175,7 +175,7 @@ def run(
     keep_probs: Any,
     keys: Any,
     dw: Any,
-    average: Any,
+    factor: Any,
     rule: Any,
     schedule: Any,
     workers: Any,
@@ -186,11 +186,10 @@ def run(
     table (blocks, PARTS, 3): each matrix's address, rows and columns; all are C-contiguous and of
     the losses' dtype, but for the masks. ops, settings (alpha, scale), keep_probs (0 for no
     dropout) and keys (seed, layer, step of its masks) have a row a block. dw: room for each
-    worker's gradient, flat.
+    worker's gradient, flat. factor: what the sum of a batch's losses is multiplied by.
     """
     blocks, size, dtype = len(table), order.shape[1], losses.dtype
     last = blocks - 1
-    factor = 1.0 / size if average else 1.0
     weights = 0
     for i in range(blocks):
         weights += matrix(table, i, W, dtype).size

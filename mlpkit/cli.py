@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from .output import UNREAD, discard
@@ -21,6 +22,8 @@ def main() -> None:
         with stopping():
             from .commands import app  # within, as it takes a moment in which a signal may come
 
+            if "" in sys.argv[1:]:
+                raise ValueError("an argument is empty: is a variable of the command line unset?")
             try:
                 app(prog_name="mlpkit")
             finally:
@@ -53,6 +56,8 @@ def describe(error: Exception) -> str:
         return f"the disk is full for {error.filename}: make room, or write elsewhere (--out)"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # as of os.getcwd
         return "the folder that this runs in is gone: change to another"
+    if isinstance(error, FileNotFoundError) and not Path(error.filename).parent.exists():
+        return f"{error.filename} can't be read or written: its folder is gone, or has moved"
     if isinstance(error, OSError) and error.filename is not None:
         return (
             f"{error.filename} can't be read or written: {error.strerror}; name another place, or "

@@ -66,7 +66,9 @@ def train(
     ] = None,
     min_delta: Annotated[
         float | None,
-        typer.Option(help="By how much it has to rise to count for --patience. Default: 0."),
+        typer.Option(
+            help="By how much it has to rise to count for --patience: 0.01 is a point. Default: 0."
+        ),
     ] = None,
     data: DataOption = None,
     train_size: Annotated[

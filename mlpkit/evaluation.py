@@ -46,9 +46,7 @@ class Batches:
         chosen, dtype = load(backend), np.dtype(dtype).name  # numpy.float32 will do for "float32"
         images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
         if "float" not in dtype:
-            raise ValueError(
-                f'dtype should be that of floats, as "float32" or "float64"; got "{dtype}"'
-            )
+            raise ValueError(f'dtype should be "float32" or "float64"; got "{dtype}"')
         if not (are_floats(images) or are_integers(images) or dtype_name(images) == "bool"):
             raise ValueError(
                 f"images should be numbers; got {dtype_name(images)}: convert them with astype"

@@ -44,7 +44,8 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[Path]:
         sync(path.parent)
     except OSError as error:
         if error.filename in (str(temporary), temporary, None):
-            error.filename, error.filename2 = str(path), None  # the name that the user knows
+            error.filename = str(path)  # the name that the user knows
+            del error.filename2
         raise
     finally:
         with suppress(OSError):  # a later start removes it

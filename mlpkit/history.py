@@ -86,8 +86,9 @@ class History:
     """A training run's record: every iteration's loss, every epoch's scores, the best parameters
     (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
     spent in iterations, in words how the backend ran them, what ended training before its last
-    epoch ("" where nothing did), and whether the model may be ahead of the record, as where an
-    exception ended training within a chunk. Two are equal where losses and scores are."""
+    epoch ("" where nothing did), whether the model may be ahead of the record, as where an
+    exception ended training within a chunk, and the seed of the batches' order (None before
+    training). Two are equal where losses and scores are."""
 
     losses: list[float] = field(default_factory=list, repr=False)
     epochs: Epochs = field(default_factory=Epochs)
@@ -97,6 +98,7 @@ class History:
     how: str = field(default="", compare=False)
     stopped: str = field(default="", compare=False)
     ahead: bool = field(default=False, compare=False)
+    seed: int | None = field(default=None, compare=False)
     taken: int = 0  # losses of the first iterations, which are no longer here
 
     @property

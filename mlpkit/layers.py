@@ -50,11 +50,11 @@ class Layer:
 
     def forward(self, x: Array) -> Array:
         """The layer's output for a batch x, which it must not write: it may be the data's own."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a forward(self, x) of its own")
 
     def backward(self, dout: Array) -> Array:
         """The gradient of x, from the gradient of the output."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a backward(self, dout) of its own")
 
     def keep(self, value: Any) -> None:
         """Hold a value of this forward for the backward that follows."""

@@ -5,13 +5,13 @@ Figures are made without pyplot, so that nothing here changes a notebook's own s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -24,6 +24,7 @@ from .recipes import OPTIMIZERS, network_title
 from .run_files import check_place, read_config, read_history, stride_of
 
 Rows = list[dict[str, float]]  # read_history's
+FORMATS = ("jpg", "pdf", "png", "svg")
 
 
 def plot_runs(folders: Sequence[Path], out: Path) -> None:
@@ -196,15 +197,15 @@ def samples_figure(data: Dataset) -> Figure:
 def check_target(out: Path) -> str:
     """The format that a picture's name asks for; ValueError for one that can't be written."""
     kind = out.suffix.lstrip(".").lower()
-    known = FigureCanvasBase.get_supported_filetypes()
-    if kind not in known:
-        raise ValueError(f"{out} should end in one of {', '.join(sorted(known))}: rename it")
+    if kind not in FORMATS:
+        raise ValueError(f"{out} should end in one of {', '.join(FORMATS)}: rename it")
     check_place(out)
     return kind
 
 
 def save(figure: Figure, out: Path) -> None:
-    """Write the figure, whole or not at all; ValueError for a format that matplotlib lacks."""
+    """Write the figure, whole or not at all; ValueError for another format."""
     kind = check_target(out)
-    with atomic(out) as temporary:
+    with atomic(out) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a run's name, drawn as an empty box
         figure.savefig(temporary, format=kind, dpi=120)

@@ -106,7 +106,8 @@ class TrainingDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.live.stop()
-        if kind is not None and not issubclass(kind, Stopped):  # that has a line of its own
+        # A signal has a line of its own, and in a folder that was moved nothing is recorded.
+        if kind and not issubclass(kind, Stopped) and self.run.folder.is_dir():
             self.say(f"Stopped early: what was recorded is in {self.run.folder}/")
 
     def say(self, line: str) -> None:

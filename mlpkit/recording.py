@@ -40,8 +40,8 @@ class Every:
             if int(text) > 0:
                 return cls(iterations=int(text))
         raise ValueError(
-            "--checkpoint-every takes iterations, as in 500, a time, as in 30s, 10m or 2h, or "
-            f"epoch; got {text!r}"
+            "--checkpoint-every takes iterations, as in 500, a time, as in 30s, 10m or 2h, both "
+            f"above 0, or epoch; got {text!r}"
         )
 
     def __str__(self) -> str:

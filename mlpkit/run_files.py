@@ -235,8 +235,8 @@ def read_history(folder: Path, stride: int | None = None) -> list[dict[str, floa
                 raise RunError(f"{path}, line {number}, {error}: {begin_anew(folder)}") from error
     if not rows:
         raise RunError(
-            f"{path} holds no iterations: the run was stopped before its first; "
-            f"`{resuming(folder)}` resumes it"
+            f"{path} holds no iterations: the run was stopped before its first, or the file is "
+            f"damaged; `{resuming(folder)}` resumes it"
         )
     return rows
 

@@ -91,7 +91,8 @@ def fit(
     seed = check_seed(seed)
     history = History() if history is None else history
     per_epoch = len(train) // batch_size
-    check_history(history, per_epoch)
+    check_history(history, per_epoch, model, seed)
+    history.seed = seed
     stopping = EarlyStopping(patience, min_delta, history.epochs)
     backend = train.backend
     for batches in (train, val):

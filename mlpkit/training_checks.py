@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .checks import check_counts, check_positive, wrong_kind
@@ -23,9 +24,9 @@ def check_settings(
         )
 
 
-def check_history(history: Any, per_epoch: int) -> None:
+def check_history(history: Any, per_epoch: int, model: Module, seed: int) -> None:
     """TypeError for what is no History; ValueError for one that this training, of so many
-    iterations an epoch, can't go on from."""
+    iterations an epoch, can't go on from: of another model, seed, data or batch size."""
     if not isinstance(history, History):
         raise wrong_kind("history", history, "a History, as fit returns, or left out")
     if history.ahead:
@@ -41,6 +42,24 @@ def check_history(history: Any, per_epoch: int) -> None:
             f"more; this one has {history.iterations} in all, {began} of them in its epochs: give "
             "the one of this run, with its data and batch size"
         )
+    if history.seed not in (None, seed):
+        raise ValueError(
+            f"this history is of seed {history.seed}; got {seed}: the order of the batches would "
+            "be another from here on"
+        )
+    own, best = (
+        {n: p.shape for n, p in a.items()} for a in (model.net.params, history.best_params)
+    )
+    if best and best != own:
+        raise ValueError(
+            f"this history is of another model: its best parameters are {shapes(best)}, and this "
+            f"model's {shapes(own)}"
+        )
+
+
+def shapes(of: Mapping[str, tuple[int, ...]]) -> str:
+    """Names and shapes in words."""
+    return ", ".join(f"{name} {tuple(shape)}" for name, shape in of.items())
 
 
 def check_parts(

@@ -365,6 +365,7 @@ def test_plots(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
         (["plot", "one", "--out", "new/a.png"], "there is no folder new for a.png: make it first"),
         (["activations", "--out", "a"], "a should end in one of "),
         (["plot", "one", "nowhere"], "nowhere is no run: it has no config.json"),
+        (["plot", "one", "--out", ""], "an argument is empty: is a variable of the command line"),
     ):
         status, out, err = mlpkit(*arguments)
         assert (status, out) == (2, "")

@@ -89,9 +89,9 @@ RESUMED = {
     "--out run": "run holds a run already: name another folder with --out, or resume that one",
     "--resume run/last.safetensors": "run/last.safetensors is a file: --resume takes the run's fol",
     "--out new --checkpoint-every often": "--checkpoint-every takes iterations, as in 500, a time",
-    "--out new --checkpoint-every 0": "as in 30s, 10m or 2h, or epoch; got '0'",
-    "--out new --checkpoint-every -3s": "as in 30s, 10m or 2h, or epoch; got '-3s'",
-    "--out new --checkpoint-every=": "as in 30s, 10m or 2h, or epoch; got ''",
+    "--out new --checkpoint-every 0": "10m or 2h, both above 0, or epoch; got '0'",
+    "--out new --checkpoint-every -3s": "10m or 2h, both above 0, or epoch; got '-3s'",
+    "--out new --checkpoint-every=": "10m or 2h, both above 0, or epoch; got ''",
     "--out new --patience 0": "patience must be a whole number, at least 1; got 0",
     "--out new --min-delta -1": "min_delta must be at least 0 and finite; got -1.0",
 }

@@ -194,6 +194,13 @@ def test_formats(tmp_path: Path, kind: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+def test_a_name_that_the_font_lacks_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    figure = Figure()
+    figure.suptitle("runs/漢字")
+    save(figure, tmp_path / "figure.png")  # the tests make errors of warnings
+    assert (tmp_path / "figure.png").stat().st_size
+
+
 @pytest.mark.parametrize("name", ["figure", "figure.docx", ".png", "figure.png.bak"])
 def test_no_such_format(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"should end in one of .*pdf, .*png, .*svg.*: rename it"):

@@ -169,6 +169,16 @@ def test_training_goes_on_from_where_a_watcher_raised(chunk: int) -> None:
         assert np.array_equal(p, cut.net.params[name])
 
 
+def test_a_history_of_another_training() -> None:
+    history = train()
+    with pytest.raises(ValueError, match="this history is of seed 0; got 1"):
+        train(history=history, epochs=3, seed=1)
+    other = MLP((4, 5, 3), seed=1, backend="numpy")
+    with pytest.raises(ValueError, match=r"of another model: .* fc1_w \(4, 3\).*fc1_w \(4, 5\)"):
+        train(history=history, epochs=3, model=other)
+    assert len(history.epochs) == 2
+
+
 def test_a_watcher_ends_training() -> None:
     history = train(epochs=5, watcher=Stops(after=2))
     assert (len(history.epochs), history.stopped) == (2, "enough")

@@ -23,15 +23,15 @@ def use_threads(count: int | None = None) -> None:
     """
     from threadpoolctl import threadpool_limits
 
+    source = "the number of threads"
     if count is None:
-        count = thread_count()
+        count, source = thread_count(), VARIABLE
         if count == (os.cpu_count() or 1):
             return
     most = os.cpu_count() or 1
     if not 1 <= count <= most:
         raise ValueError(
-            f"the number of threads must be from 1 to the {most} processors of this machine; "
-            f"got {count}"
+            f"{source} must be from 1 to the {most} processors of this machine; got {count}"
         )
     os.environ[VARIABLE] = str(count)
     for name in LIBRARIES:

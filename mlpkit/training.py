@@ -92,13 +92,12 @@ def fit(
     history = History() if history is None else history
     per_epoch = len(train) // batch_size
     check_history(history, per_epoch, model, seed)
-    history.seed = seed
     stopping = EarlyStopping(patience, min_delta, history.epochs)
     backend = train.backend
     for batches in (train, val):
         check_scorable(model, batches)
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
-    history.how, history.stopped = step.step.how, ""
+    history.how, history.stopped, history.seed = step.step.how, "", seed
     losses = Losses(backend, history)
     chunks = ChunkSize(chunk)
 

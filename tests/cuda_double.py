@@ -33,6 +33,7 @@ FLAGS = (
     *("-shared", "-fPIC", "-U_FORTIFY_SOURCE"),  # which forbids jumps to another stack
 )
 REALS = {"float32": "float", "float64": "double"}
+LARGE = 1 << 20  # bytes of an array that isn't looked through for what a kernel has written
 KERNEL = re.compile(
     r'extern "C" __global__ (?:__launch_bounds__\(.*?\) )?void (\w+)\((.*?)\) \{(.*?)\n\}', re.S
 )
@@ -143,14 +144,36 @@ class DeviceArray(np.ndarray):
 
 
 class Recorded:
-    """A graph: what was recorded, done when it is launched."""
+    """A graph: what was recorded, done when it is launched. written: arrays, those that it writes
+    among them. A kernel that is launched early finds what the one before it writes as it was before
+    that, until it waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, written: list[np.ndarray]) -> None:
         self.calls: list[Callable[[], Any]] = []
         self.names: list[str] = []
+        self.early: list[ctypes.CDLL | None] = []  # the library that such a kernel is of
+        self.written = written
 
     def launch(self) -> None:
-        for call in self.calls:
+        arrays = {(a.ctypes.data, a.nbytes): a for a in self.written}.values()
+        watched = [a for a in arrays if a.nbytes < LARGE]
+        after = [a.tobytes() for a in watched]
+        for i, (call, library) in enumerate(zip(self.calls, self.early, strict=True)):
+            before, after = after, [a.tobytes() for a in watched]
+            if library is not None and i > 0:
+                changed = [
+                    (a.ctypes.data, len(old), old)
+                    for a, old, new in zip(watched, before, after, strict=True)
+                    if old != new
+                ]
+                places, sizes, olds = zip(*changed, strict=True) if changed else ((), (), ())
+                n = len(changed)
+                library.set_changes(
+                    n,
+                    (ctypes.c_void_p * n)(*places),
+                    (ctypes.c_size_t * n)(*sizes),
+                    (ctypes.c_char_p * n)(*olds),
+                )
             call()
 
 
@@ -207,7 +230,8 @@ class DeviceDouble:
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         kernel = getattr(emulation(self.dtype), f"run_{name}")
         keep = (slots, arguments)
-        self.do(name, lambda: kernel(grid, width, height, pointers) and keep)
+        library = emulation(self.dtype) if early else None
+        self.do(name, lambda: kernel(grid, width, height, pointers) and keep, library)
 
     def slot(self, name: str, kind: str, argument: Any) -> Any:
         """An argument as CuPy hands it over, which takes Python's int for long long and its float
@@ -245,8 +269,9 @@ class DeviceDouble:
 
         self.do("gemm", multiply)
 
-    def do(self, name: str, call: Callable[[], Any]) -> None:
-        """Record the call; nothing is run outside of a graph."""
+    def do(self, name: str, call: Callable[[], Any], early: ctypes.CDLL | None = None) -> None:
+        """Record the call; nothing is run outside of a graph. early: the library of a kernel that
+        is launched early."""
         if self.rehearsing:
             self.rehearsed.add(name)
             return
@@ -254,6 +279,7 @@ class DeviceDouble:
         assert name in self.rehearsed, f"{name} would be loaded while recording"
         self.graph.names.append(name)
         self.graph.calls.append(call)
+        self.graph.early.append(early)
 
     def rehearse(self, work: Callable[[], None]) -> None:
         self.rehearsing = True
@@ -261,7 +287,7 @@ class DeviceDouble:
         self.rehearsing = False
 
     def record(self, work: Callable[[], None]) -> Recorded:
-        graph = self.graph = Recorded()
+        graph = self.graph = Recorded(self.written)
         DeviceArray.recording = True
         try:
             work()

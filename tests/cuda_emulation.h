@@ -2,6 +2,8 @@
 // contexts that take turns: each runs until it waits for others, and a warp until it waits for other
 // warps. The threads of other blocks run to their end. Every other launch has its blocks run from the
 // last one on, and every other block its threads: what needs an order that nobody promised fails.
+// A kernel that is launched early finds, until a thread has waited, what the kernel before it has
+// written as it was before that.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -27,7 +29,7 @@ struct Thread {
     ucontext_t context;  // where it begins
     jmp_buf at;          // where it waits
     std::unique_ptr<char[]> stack{new char[1 << 16]};
-    bool begun = false, ended = false;
+    bool begun = false, ended = false, waited = false;
 };
 static jmp_buf scheduler;
 static Thread *current;
@@ -36,12 +38,36 @@ static Meeting everyone;
 static std::vector<Meeting> warps;
 static unsigned long long moves;  // of threads: to a meeting, on from it, to their end
 
+// What the kernel before has written: where, and the bytes that lay there before, or, while those are
+// shown, the new ones.
+struct Change {
+    char *place;
+    std::vector<char> other;
+};
+static std::vector<Change> changes;
+static bool shows_old = false;
+
+extern "C" void set_changes(unsigned count, char **places, size_t *sizes, char **old) {
+    changes.clear();
+    for (unsigned i = 0; i < count; i++)
+        changes.push_back({places[i], std::vector<char>(old[i], old[i] + sizes[i])});
+}
+
+static void show(bool old) {
+    if (old == shows_old) return;
+    shows_old = old;
+    for (Change &change : changes)
+        std::swap_ranges(change.other.begin(), change.other.end(), change.place);
+    std::reverse(changes.begin(), changes.end());  // they may overlap
+}
+
 // Jumps, as ucontext's own switches ask the system each time.
 static void leave() {
     if (!_setjmp(current->at)) _longjmp(scheduler, 1);
 }
 
 static void go_on(Thread &thread) {
+    show(!thread.waited && !changes.empty());
     if (_setjmp(scheduler)) return;
     if (thread.begun) _longjmp(thread.at, 1);
     thread.begun = true;
@@ -63,12 +89,11 @@ static void start() {
     _longjmp(scheduler, 1);
 }
 
-// Copies are done when they are waited for, and until then what lies there is NaN.
+// Copies read at once and write when they are waited for; until then what lies there is NaN.
 struct Copy {
     float *to;
-    const float *from;
+    float found[4];
     int many;
-    bool inside;
 };
 static std::vector<std::vector<Copy>> copies[1024];  // by thread: groups, the last of them open
 
@@ -110,7 +135,11 @@ static void run_block(unsigned width, unsigned height) {
 #define DYNAMIC_SHARED(name) alignas(16) static float name[1 << 16]
 using std::fma, std::max, std::min;
 #define __syncthreads() wait(everyone)
-#define wait_for_kernels()
+
+inline void wait_for_kernels() {
+    current->waited = true;
+    show(false);
+}
 
 // Blocks that call it have warps of 32 in a row.
 template <typename T>
@@ -125,14 +154,16 @@ T __shfl_xor_sync(unsigned, T value, int other) {
     return found;
 }
 
-inline void copy(Copy copy) {
-    std::fill(copy.to, copy.to + copy.many, NAN);
+inline void copy(float *to, const float *from, int many, bool inside) {
+    Copy copy = {to, {}, many};
+    if (inside) std::copy(from, from + many, copy.found);
+    std::fill(to, to + many, NAN);
     copies[threadIdx.x].back().push_back(copy);
 }
 
-inline void copy_one(float *to, const float *from) { copy({to, from, 1, true}); }
+inline void copy_one(float *to, const float *from) { copy(to, from, 1, true); }
 
-inline void copy_four(float *to, const float *from, bool inside) { copy({to, from, 4, inside}); }
+inline void copy_four(float *to, const float *from, bool inside) { copy(to, from, 4, inside); }
 
 inline void end_copy() { copies[threadIdx.x].emplace_back(); }
 
@@ -140,8 +171,7 @@ template <int but>
 void copied() {
     auto &groups = copies[threadIdx.x];
     while (groups.size() > but + 1) {
-        for (Copy &copy : groups.front())
-            for (int i = 0; i < copy.many; i++) copy.to[i] = copy.inside ? copy.from[i] : 0;
+        for (Copy &copy : groups.front()) std::copy(copy.found, copy.found + copy.many, copy.to);
         groups.erase(groups.begin());
     }
 }
@@ -193,6 +223,7 @@ void run(
         blockIdx = {backwards ? grid - 1 - i : i, 0};
         if (meets) {
             run_block(width, height);
+            show(false);
             continue;
         }
         for (unsigned i = 0; i < width * height; i++) {
@@ -200,6 +231,7 @@ void run(
             body();
         }
     }
+    changes.clear();
 }
 
 #define EMULATED(name, meets) \

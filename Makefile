@@ -18,9 +18,10 @@ $(VENV)/.installed-%: pyproject.toml
 train: $(VENV)/.installed-fast
 	$(BIN)/mlpkit train $(ARGS)
 
-# Two processes, as the tests mostly wait for one processor; a file's tests stay in one of them.
+# Two processes, as the tests mostly wait for one processor, without BLAS's threads, which would wait
+# for each other; a file's tests stay in one process.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 torture: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/torture --torture --durations=0 $(ARGS)

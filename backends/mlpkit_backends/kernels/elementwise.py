@@ -185,30 +185,30 @@ def cross_entropy(scores: Any, labels: Any, factor: Any, d: Any) -> Any:
 
 
 @compiled
-def sgd_row(w: Any, dw: Any, lr: Any) -> None:
-    """sgd_update of one row."""
+def sgd_flat(w: Any, dw: Any, lr: Any) -> None:
+    """sgd_update of arrays (K,)."""
     for j in range(w.shape[0]):
         w[j] -= lr * dw[j]
 
 
 @compiled
-def sgdm_row(w: Any, dw: Any, velocity: Any, lr: Any, momentum: Any) -> None:
-    """sgdm_update of one row."""
+def sgdm_flat(w: Any, dw: Any, velocity: Any, lr: Any, momentum: Any) -> None:
+    """sgdm_update of arrays (K,)."""
     for j in range(w.shape[0]):
         velocity[j] = momentum * velocity[j] - lr * dw[j]
         w[j] += velocity[j]
 
 
 @compiled
-def rmsprop_row(w: Any, dw: Any, cache: Any, lr: Any, decay: Any, rest: Any, eps: Any) -> None:
-    """rmsprop_update of one row; rest = 1 - decay."""
+def rmsprop_flat(w: Any, dw: Any, cache: Any, lr: Any, decay: Any, rest: Any, eps: Any) -> None:
+    """rmsprop_update of arrays (K,); rest = 1 - decay."""
     for j in range(w.shape[0]):
         cache[j] = decay * cache[j] + rest * (dw[j] * dw[j])
         w[j] -= lr * dw[j] / np.sqrt(cache[j] + eps)
 
 
 @compiled
-def adam_row(
+def adam_flat(
     w: Any,
     dw: Any,
     m: Any,
@@ -221,7 +221,7 @@ def adam_row(
     correct2: Any,
     eps: Any,
 ) -> None:
-    """adam_update of one row; rest = 1 - beta, step = lr / (1 - beta1ᵗ), correct2 =
+    """adam_update of arrays (K,); rest = 1 - beta, step = lr / (1 - beta1ᵗ), correct2 =
     1 / (1 - beta2ᵗ)."""
     for j in range(w.shape[0]):
         m[j] = beta1 * m[j] + rest1 * dw[j]
@@ -231,28 +231,29 @@ def adam_row(
 
 @compiled
 def update(rule: Any, row: Any, w: Any, dw: Any, state1: Any, state2: Any) -> None:
-    """w (D, M) and its state, by the rule, from the gradient dw; row: the schedule's."""
-    real = w.dtype.type
-    for i in range(w.shape[0]):
-        if rule == SGD:
-            sgd_row(w[i], dw[i], real(row[0]))
-        elif rule == SGDM:
-            sgdm_row(w[i], dw[i], state1[i], real(row[0]), real(row[1]))
-        elif rule == RMSPROP:
-            lr, decay, eps = row[0], row[1], row[2]
-            rmsprop_row(w[i], dw[i], state1[i], real(lr), real(decay), real(1 - decay), real(eps))
-        else:
-            lr, beta1, beta2, eps, t = row[0], row[1], row[2], row[3], row[4]
-            adam_row(
-                w[i],
-                dw[i],
-                state1[i],
-                state2[i],
-                real(lr / (1 - beta1**t)),
-                real(beta1),
-                real(1 - beta1),
-                real(beta2),
-                real(1 - beta2),
-                real(1 / (1 - beta2**t)),
-                real(eps),
-            )
+    """w (D, M) and its state, by the rule, from the gradient dw; row: the schedule's. All are
+    contiguous, and are gone through flat: a short row would end in what fills no register."""
+    real, size = w.dtype.type, w.size
+    p, dp, m, v = w.reshape(size), dw.reshape(size), state1.reshape(size), state2.reshape(size)
+    if rule == SGD:
+        sgd_flat(p, dp, real(row[0]))
+    elif rule == SGDM:
+        sgdm_flat(p, dp, m, real(row[0]), real(row[1]))
+    elif rule == RMSPROP:
+        lr, decay, eps = row[0], row[1], row[2]
+        rmsprop_flat(p, dp, m, real(lr), real(decay), real(1 - decay), real(eps))
+    else:
+        lr, beta1, beta2, eps, t = row[0], row[1], row[2], row[3], row[4]
+        adam_flat(
+            p,
+            dp,
+            m,
+            v,
+            real(lr / (1 - beta1**t)),
+            real(beta1),
+            real(1 - beta1),
+            real(beta2),
+            real(1 - beta2),
+            real(1 / (1 - beta2**t)),
+            real(eps),
+        )

@@ -193,10 +193,20 @@ def main() -> None:
     target = benchmark.results_path(given.out, "cpu")
     results = found_before(target, about, cases)
     given.out.mkdir(parents=True, exist_ok=True)
-    for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
-        results += compare(*case, given.rounds, given.seconds)
+    try:
+        for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
+            rows = compare(*case, given.rounds, given.seconds)
+            results += rows
+            write_json(target, {**about, "results": results})  # what is measured outlives a stop
+            nearest = min(rows[1:], key=lambda row: row["mlpkit_is_times_as_fast"])
+            print(
+                f"{' '.join(case):14} {rows[0]['iterations_per_second']:6.0f} it/s, "
+                f"{nearest['mlpkit_is_times_as_fast']:.2f} times {nearest['contender']}'s",
+                flush=True,
+            )
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; the cases above are in {target}" if results else "stopped")
     show(results)
-    write_json(target, {**about, "results": results})
     title = benchmark.title(about, "float32")
     save(benchmark.bar_figure(results, title, "contender"), target.with_suffix(".png"))
     print(target)

@@ -1,10 +1,11 @@
 """Arrays on disk: safetensors with a checksum of each tensor and of the header. No pickle.
 
-The format (https://github.com/huggingface/safetensors): the header's length, 8 bytes, little-
-endian; the header, a JSON object that gives each tensor's dtype, shape and place, padded with
-spaces; the tensors, one after another. Its `__metadata__`, text by name, holds here the SHA-256 of
-every tensor and of the header itself, length and padding included, computed with its own 64 digits
-as zeros. So no bit of a file can change unseen, and anyone's reader of safetensors reads it.
+The format (https://github.com/huggingface/safetensors): the header's length, 8 bytes of a
+little-endian number; the header, a JSON object that gives each tensor's dtype, shape and place,
+padded with spaces; the tensors, one after another. Its `__metadata__`, text by name, holds here the
+SHA-256 of every tensor and of the header itself, length and padding included, computed with its own
+64 digits as zeros. So no bit of a file can change unseen, and anyone's reader of safetensors reads
+it.
 """
 
 from __future__ import annotations

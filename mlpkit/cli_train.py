@@ -67,7 +67,7 @@ def train(
     min_delta: Annotated[
         float | None,
         typer.Option(
-            help="By how much it has to rise to count for --patience: 0.01 is a point. Default: 0."
+            help="By how much it has to rise to count: 0.01 is a percentage point. Default: 0."
         ),
     ] = None,
     data: DataOption = None,

@@ -200,7 +200,7 @@ def whole_beside_eager(
         split = Batches.of(backend, *given)
         plan = make_plan(model, loss, OPTIMIZERS[optimizer](model), split, batch)
         step = EagerStep(backend, plan) if eager else backend.compile(plan)
-        arrays = [step(order), *(p for p in model.net.params.values())]
+        arrays = [step(order), *model.net.params.values()]
         found.append((step.how, [backend.to_numpy(a) for a in arrays]))
     (how, whole), (_, op_by_op) = found
     return max(map(error_by_largest, whole, op_by_op)), how

@@ -129,25 +129,30 @@ def main() -> None:
     except (BackendUnavailable, ValueError) as error:
         sys.exit(str(error))
     machine = benchmark.machine()
+    about = machine | {"backend": given.backend, "seconds": given.seconds}
     target = benchmark.results_path(given.out, f"scaling-{given.backend}")
     given.out.mkdir(parents=True, exist_ok=True)
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
+    console = Console(stderr=True)
     results = []
-    for size, width in track(
-        sorted(points), "measuring", console=Console(stderr=True), transient=True
-    ):
-        command = [sys.executable, __file__, "--backend", given.backend]
-        command += ["--seconds", str(given.seconds), "--point", str(size), str(width)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        row = json.loads(said)
-        print(
-            f"batch {size:5} width {width:5}  {row['iterations_per_second']:8.1f} it/s, "
-            f"{row['iterations_per_second'] / row['limit']:.2f} of the limit, "
-            f"{row['peak_rss_bytes'] / 2**20:.0f} MiB"
-        )
-        results.append(row)
-    about = {"backend": given.backend, "seconds": given.seconds}
-    write_json(target, {**machine, **about, "results": results})
+    try:
+        for size, width in track(sorted(points), "measuring", console=console, transient=True):
+            command = [sys.executable, __file__, "--backend", given.backend]
+            command += ["--seconds", str(given.seconds), "--point", str(size), str(width)]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            row = json.loads(said)
+            results.append(row)
+            write_json(target, {**about, "results": results})  # what is measured outlives a stop
+            print(
+                f"batch {size:5} width {width:5}  {row['iterations_per_second']:8.1f} it/s, "
+                f"{row['iterations_per_second'] / row['limit']:.2f} of the limit, "
+                f"{row['peak_rss_bytes'] / 2**20:.0f} MiB",
+                flush=True,
+            )
+    except subprocess.CalledProcessError:
+        sys.exit("the point above couldn't be measured")  # in its own words, which it has printed
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; the points above are in {target}" if results else "stopped")
     title = f"3072 → width → 10, SGD, float32, {given.backend}, {machine['processor']}"
     save(scaling_figure(results, title), target.with_suffix(".png"))
     print(target)

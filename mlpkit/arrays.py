@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlpkit_backends import Array, Backend
@@ -27,6 +28,11 @@ def is_of(a: Array, kinds: str, word: str) -> bool:
     """Whether the dtype is of NumPy's kinds, which is quick to ask, or else has the word in it."""
     kind = getattr(a.dtype, "kind", None)
     return word in dtype_name(a) if kind is None else kind in kinds
+
+
+def shapes_of(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Each array's shape, by name."""
+    return {name: tuple(a.shape) for name, a in arrays.items()}
 
 
 def floats(backend: Backend, a: Any) -> Array:

@@ -112,6 +112,7 @@ class Optimizer:
     def state_of(self, backend: Backend, name: str, w: Array) -> tuple[Array, ...]:
         """The state of the parameter of that name, zeros like w at first. ValueError where it has
         been replaced by something of another shape."""
+        found = []
         for state in self.states.values():
             if name not in state:
                 state[name] = backend.zeros_like(w)
@@ -120,7 +121,8 @@ class Optimizer:
                     f"{type(self).__name__}'s state of {name} should have its shape, "
                     f"{tuple(w.shape)}; got {tuple(state[name].shape)}"
                 )
-        return tuple(state[name] for state in self.states.values())
+            found.append(state[name])
+        return tuple(found)
 
 
 class SGD(Optimizer):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlpkit_backends import Backend, load
 
+from .arrays import shapes_of
 from .checkpoint import CheckpointError, load_weights
 from .datasets import Dataset, Split, load_dataset
 from .evaluation import Batches, evaluate
@@ -47,7 +48,7 @@ def load_run(
     except CheckpointError as error:
         error.add_note(f"`{resuming(folder)}` writes it again from the last checkpoint")
         raise
-    expected = {name: tuple(p.shape) for name, p in model.net.params.items()} | {MEAN_IMAGE: IMAGE}
+    expected = shapes_of(model.net.params) | {MEAN_IMAGE: IMAGE}
     for name, shape in expected.items():
         came = f"has the shape {weights[name].shape}" if name in weights else "is missing"
         if name not in weights or weights[name].shape != shape:

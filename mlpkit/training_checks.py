@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from .arrays import shapes_of
 from .checks import check_counts, check_positive, wrong_kind
 from .evaluation import Batches, check_batches, dtype_of
 from .history import History
@@ -47,19 +47,15 @@ def check_history(history: Any, per_epoch: int, model: Module, seed: int) -> Non
             f"this history is of seed {history.seed}; got {seed}: the order of the batches would "
             "be another from here on"
         )
-    own, best = (
-        {n: p.shape for n, p in a.items()} for a in (model.net.params, history.best_params)
-    )
+    own, best = shapes_of(model.net.params), shapes_of(history.best_params)
     if best and best != own:
-        raise ValueError(
-            f"this history is of another model: its best parameters are {shapes(best)}, and this "
-            f"model's {shapes(own)}"
+        best_said, own_said = (
+            ", ".join(f"{name} {shape}" for name, shape in shapes.items()) for shapes in (best, own)
         )
-
-
-def shapes(of: Mapping[str, tuple[int, ...]]) -> str:
-    """Names and shapes in words."""
-    return ", ".join(f"{name} {tuple(shape)}" for name, shape in of.items())
+        raise ValueError(
+            f"this history is of another model: its best parameters are {best_said}, and this "
+            f"model's {own_said}"
+        )
 
 
 def check_parts(

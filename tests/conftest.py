@@ -79,6 +79,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     mlpkit_backends._find.cache_clear()
 
 
+FIGURE = "torture"
+
+
 class Torture:
     """How long a test goes on: the ordinary suite runs its short form, `make torture` the full
     one, and both print what it found."""
@@ -94,9 +97,6 @@ class Torture:
     def figure(self, line: str) -> None:
         """A line for the end of the test run: reports bring it there from other processes, too."""
         self.figures.append((FIGURE, line))
-
-
-FIGURE = "torture"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

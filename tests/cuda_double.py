@@ -149,32 +149,42 @@ class Recorded:
     that, until it waits."""
 
     def __init__(self, written: list[np.ndarray]) -> None:
-        self.calls: list[Callable[[], Any]] = []
-        self.names: list[str] = []
-        self.early: list[ctypes.CDLL | None] = []  # the library that such a kernel is of
+        # The calls by name, and the library of a kernel that is launched early.
+        self.calls: list[tuple[str, Callable[[], Any], ctypes.CDLL | None]] = []
         self.written = written
+
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.calls]
 
     def launch(self) -> None:
         arrays = {(a.ctypes.data, a.nbytes): a for a in self.written}.values()
         watched = [a for a in arrays if a.nbytes < LARGE]
-        after = [a.tobytes() for a in watched]
-        for i, (call, library) in enumerate(zip(self.calls, self.early, strict=True)):
-            before, after = after, [a.tobytes() for a in watched]
-            if library is not None and i > 0:
-                changed = [
-                    (a.ctypes.data, len(old), old)
-                    for a, old, new in zip(watched, before, after, strict=True)
-                    if old != new
-                ]
-                places, sizes, olds = zip(*changed, strict=True) if changed else ((), (), ())
-                n = len(changed)
-                library.set_changes(
-                    n,
-                    (ctypes.c_void_p * n)(*places),
-                    (ctypes.c_size_t * n)(*sizes),
-                    (ctypes.c_char_p * n)(*olds),
-                )
+        before: list[bytes] = []  # nothing comes before the first call
+        for _, call, library in self.calls:
+            now = [a.tobytes() for a in watched]
+            if library is not None:
+                show_changes(library, watched, before, now)
             call()
+            before = now
+
+
+def show_changes(
+    library: ctypes.CDLL, arrays: list[np.ndarray], before: list[bytes], now: list[bytes]
+) -> None:
+    """Let the library's next kernel find the arrays as they were before, until it waits."""
+    changed = [
+        (a.ctypes.data, len(old), old)
+        for a, old, new in zip(arrays, before, now, strict=False)
+        if old != new
+    ]
+    places, sizes, olds = zip(*changed, strict=True) if changed else ((), (), ())
+    n = len(changed)
+    library.set_changes(
+        n,
+        (ctypes.c_void_p * n)(*places),
+        (ctypes.c_size_t * n)(*sizes),
+        (ctypes.c_char_p * n)(*olds),
+    )
 
 
 class DeviceDouble:
@@ -277,9 +287,7 @@ class DeviceDouble:
             return
         assert self.graph is not None, f"{name} outside of a graph"
         assert name in self.rehearsed, f"{name} would be loaded while recording"
-        self.graph.names.append(name)
-        self.graph.calls.append(call)
-        self.graph.early.append(early)
+        self.graph.calls.append((name, call, early))
 
     def rehearse(self, work: Callable[[], None]) -> None:
         self.rehearsing = True

@@ -183,7 +183,7 @@ def test_the_nodes_of_a_step(optimizer, update: list[str]) -> None:
         *("loss_and_gradient", "backward_columns", "gemm", "gemm", "backward_columns", "gemm"),
         *update,
     ]
-    assert {k: graph.names for k, graph in step.graphs.items()} == {k: one * k for k in SIZES}
+    assert {k: graph.names() for k, graph in step.graphs.items()} == {k: one * k for k in SIZES}
 
 
 class Refusing(DeviceDouble):
@@ -283,5 +283,5 @@ def test_all_kernels_are_used() -> None:
     plan, _ = plan_of(CapturedBackend(), Adam)
     floats = replace(plan, images=IMAGES / 255, mean=None)
     for given in (plan, floats):
-        used |= set(CapturedBackend().build(given, given.program).graphs[1].names)
+        used |= set(CapturedBackend().build(given, given.program).graphs[1].names())
     assert used == set(kernels(fused=False)) | {"gemm"}

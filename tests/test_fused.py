@@ -122,7 +122,7 @@ def test_products_of_wide_matrices_are_as_accurate_as_float32s(monkeypatch) -> N
     step = model.backend.build(plan, plan.program)
     step(np.arange(8)[None])
     _, again = plan_of(widths=(48, 128, 8))  # the weights as they were
-    x, w = (np.asarray(a, np.float64) for a in (step.x[0], dict(again.net.params)["fc1_w"]))
+    x, w = (np.asarray(a, np.float64) for a in (step.x[0], again.net.params["fc1_w"]))
     z, expected = np.asarray(step.z[0], np.float64), x @ w  # the bias is 0 in the first step
     assert np.abs(z - expected).max() < 1e-6 * np.sqrt((expected**2).mean())
 
@@ -152,7 +152,7 @@ def test_the_nodes_of_steps(shared: int, one: list[str], monkeypatch) -> None:
     monkeypatch.setattr(DeviceDouble, "shared", shared)
     plan, model = plan_of((48, 68, 36, 5))
     step = model.backend.build(plan, plan.program)
-    names = {k: graph.names for k, graph in step.graphs.items()}
+    names = {k: graph.names() for k, graph in step.graphs.items()}
     assert names == {k: ["gather_pixels", *one * k, "sum_losses"] for k in SIZES}
 
 
@@ -168,7 +168,7 @@ def test_all_kernels_are_used(monkeypatch) -> None:
         monkeypatch.setattr(DeviceDouble, "shared", shared)
         monkeypatch.setattr(fused, "WIDE_WIDTH", 1)
         plan, model = plan_of(widths, optimizer)
-        used |= set(model.backend.build(plan, plan.program).graphs[1].names)
+        used |= set(model.backend.build(plan, plan.program).graphs[1].names())
     assert set(kernels()) - set(kernels(fused=False)) == used - set(kernels(False)) - {"gemm"}
 
 
@@ -234,7 +234,7 @@ def test_products_of_more_multiplications_than_32_bits_count() -> None:
     images = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
     sizes = {"widths": (3072, 3072, 8), "batch_size": 256, "images": images}
     plan, model = plan_of(mean=images.mean(axis=0) / 255, **sizes)
-    names = model.backend.build(plan, plan.program).graphs[1].names
+    names = model.backend.build(plan, plan.program).graphs[1].names()
     before = ["gather_pixels", "wide_sums", "forward_sums", "product_sums", "last_layers"]
     assert names == [*before, "input_gradient", "wide_update_sgd", "sum_losses"]
     assert 256 * 3072 * 3072 > 1 << 31

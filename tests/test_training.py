@@ -95,9 +95,8 @@ def test_the_same_seed_gives_the_same_bits(backend: Backend, dtype: str) -> None
     (one, model_one), (two, model_two) = run(backend, dtype=dtype), run(backend, dtype=dtype)
     assert one.losses == two.losses
     assert one.epochs == two.epochs
-    for (_, p), (_, q) in zip(
-        model_one.net.params.items(), model_two.net.params.items(), strict=True
-    ):
+    pairs = zip(model_one.net.params.values(), model_two.net.params.values(), strict=True)
+    for p, q in pairs:
         assert np.array_equal(backend.to_numpy(p), backend.to_numpy(q))
     assert run(backend, dtype=dtype, seed=5)[0].losses != one.losses
 

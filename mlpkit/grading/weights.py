@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import shapes_of
 from ..matfile import IMAGE
 from ..model import Module
 from .interface import Failure, SectionResult
@@ -66,9 +67,9 @@ def score_weights(path: Path, folder: Path, points: float) -> SectionResult:
 def misfit(weights: Mapping[str, np.ndarray[Any, Any]], models: Mapping[str, Module]) -> str:
     """The first array that differs, by name, from those of a network that shares others with it;
     all shapes where no network does."""
-    shapes = {name: a.shape for name, a in weights.items() if a.ndim <= 2}
+    shapes = {name: shape for name, shape in shapes_of(weights).items() if len(shape) <= 2}
     for network, model in models.items():
-        expected = {name: p.shape for name, p in model.net.params.items()}
+        expected = shapes_of(model.net.params)
         differing = [n for n in {**expected, **shapes} if shapes.get(n) != expected.get(n)]
         if differing and shapes.items() & expected.items():
             first = differing[0]

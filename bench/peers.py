@@ -31,7 +31,7 @@ from mlpkit.plotting import save
 from mlpkit.provenance import versions
 from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
-from mlpkit_backends import load
+from mlpkit_backends import BackendUnavailable, load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
 from bench.arguments import count, positive
@@ -177,7 +177,10 @@ def main() -> None:
     if given.serve:
         serve(*given.serve)
         return
-    load("numba")  # its absence is said before anything is measured
+    try:
+        load("numba")  # its absence is said before anything is measured
+    except (BackendUnavailable, ValueError) as error:
+        sys.exit(str(error))
     cases = [
         (workload, optimizer)
         for workload in benchmark.WORKLOADS

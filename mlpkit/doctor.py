@@ -29,8 +29,12 @@ def examine() -> tuple[list[str], bool]:
     # Before a backend is loaded, which tells the libraries their threads in the same way.
     given = [f"{name} is {os.environ[name]!r}" for name in VARIABLES if name in os.environ]
     lines = [f"mlpkit {__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
+    try:
+        found = available()
+    except ValueError as error:  # a number of threads that is none
+        return [*lines, *given, f"No backend can be used: {error}"], False
     well = True
-    for name, state in available().items():
+    for name, state in found.items():
         lines.append(f"{name:6} {state}")
         if state != "ok":
             continue

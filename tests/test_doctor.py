@@ -60,6 +60,16 @@ def test_a_default_that_does_not_work_is_status_2(
     assert 'pip install "cupy-cuda13x[ctk]"' in out
 
 
+def test_a_number_of_threads_that_is_none_is_said_beside_what_is_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLPKIT_THREADS", "many")
+    status, said = doctor(monkeypatch, capsys)
+    assert status == 2
+    assert "MLPKIT_THREADS is 'many'" in said
+    assert said.endswith("must be a number of threads, at least 1; got 'many'\n")
+
+
 def test_two_wheels_are_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     def distribution(name: str) -> types.SimpleNamespace:
         return types.SimpleNamespace(metadata={"Name": name}, version="14.2.0")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mlpkit_backends import Array, Backend
 
 
@@ -33,6 +35,17 @@ def is_of(a: Array, kinds: str, word: str) -> bool:
 def shapes_of(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
     """Each array's shape, by name."""
     return {name: tuple(a.shape) for name, a in arrays.items()}
+
+
+def float_dtype(dtype: Any) -> str:
+    """The name of a dtype of floats: "float32" for numpy.float32, too. ValueError for any other."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if not name.startswith("float"):
+        raise ValueError(f"dtype must be one of floats, as 'float32' or 'float64'; got {name!r}")
+    return name
 
 
 def floats(backend: Backend, a: Any) -> Array:

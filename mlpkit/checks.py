@@ -17,7 +17,7 @@ def check_counts(**counts: int) -> None:
 def check_positive(**settings: float) -> None:
     """ValueError for what isn't a number above 0 and finite."""
     for name, value in settings.items():
-        check_number(name, value)
+        number(name, value)
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite; got {value}")
 
@@ -25,16 +25,18 @@ def check_positive(**settings: float) -> None:
 def check_nonnegative(below: float = math.inf, **settings: float) -> None:
     """ValueError for what isn't a number of at least 0, finite, and below that number."""
     for name, value in settings.items():
-        check_number(name, value)
+        number(name, value)
         if not 0 <= value < below:
             limit = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(f"{name} must be at least 0 and {limit}; got {value}")
 
 
-def check_number(name: str, value: Any) -> None:
-    """ValueError unless value is a real number; text and arrays aren't."""
+def number(name: str, value: Any) -> float:
+    """A real number as Python's float: NumPy's own would decide the dtype of what they touch.
+    ValueError for text, arrays and anything else."""
     if not isinstance(value, Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
+    return float(value)
 
 
 def wrong_kind(name: str, got: Any, wanted: str) -> TypeError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
-from .arrays import are_floats, are_integers, check_array, dtype_name
+from .arrays import are_floats, are_integers, check_array, dtype_name, float_dtype
 from .checks import check_counts, wrong_kind
 from .losses import CONVERT, CrossEntropy, check_labels, value_of
 from .model import Module, check_model
@@ -43,10 +43,8 @@ class Batches:
         missing (uint8 images), has no use (any others: they are taken as they are) or numbers
         outside [0, 1].
         """
-        chosen, dtype = load(backend), np.dtype(dtype).name  # numpy.float32 will do for "float32"
+        chosen, dtype = load(backend), float_dtype(dtype)
         images, labels = (a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels))
-        if "float" not in dtype:
-            raise ValueError(f'dtype should be "float32" or "float64"; got "{dtype}"')
         if not (are_floats(images) or are_integers(images) or dtype_name(images) == "bool"):
             raise ValueError(
                 f"images should be numbers; got {dtype_name(images)}: convert them with astype"

@@ -16,8 +16,8 @@ import numpy as np
 from mlpkit_backends import Array, Backend, load
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .arrays import check_array, check_floats
-from .checks import check_counts, check_nonnegative
+from .arrays import check_array, check_floats, float_dtype
+from .checks import check_counts, check_nonnegative, number
 from .seeding import Seed, check_seed, normal
 
 
@@ -118,11 +118,7 @@ class FullyConnected(Layer):
         check_counts(input_dim=input_dim, output_dim=output_dim)
         self.input_dim, self.output_dim = input_dim, output_dim
         self.w_name, self.b_name = f"{name}_w", f"{name}_b"
-        dtype = np.dtype(dtype).name  # numpy.float32 will do for "float32"
-        if not dtype.startswith("float"):
-            raise ValueError(
-                f"layer {name}: weights are floats, as float32 or float64; got {dtype}"
-            )
+        dtype = float_dtype(dtype)
         check_nonnegative(init_scale=init_scale)
         w = init_scale * normal((input_dim, output_dim), seed)
         self.params[self.w_name] = self.backend.asarray(w, dtype)
@@ -174,12 +170,12 @@ class Dropout(Layer):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
+        self.keep_prob = number("keep_prob", keep_prob)
         if not 0 <= keep_prob <= 1:
             raise ValueError(
                 f"layer {name}: keep_prob is the probability to keep an element, in [0, 1]; "
                 f"got {keep_prob}"
             )
-        self.keep_prob = float(keep_prob)
         self.seed = check_seed(seed)
         self.position = 0
         self.step = 0
@@ -254,7 +250,7 @@ class LeakyReLU(Activation):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = number("negative_slope", negative_slope)
 
 
 class ReLU(Activation):
@@ -272,7 +268,7 @@ class ELU(Activation):
         self, alpha: float = 1.0, name: str = "elu", *, backend: str | Backend | None = None
     ) -> None:
         super().__init__(name, backend=backend)
-        self.alpha = float(alpha)  # NumPy's scalars would decide the dtype of what they touch
+        self.alpha = number("alpha", alpha)
 
 
 class SELU(Activation):
@@ -289,7 +285,7 @@ class SELU(Activation):
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(name, backend=backend)
-        self.alpha, self.scale = float(alpha), float(scale)
+        self.alpha, self.scale = number("alpha", alpha), number("scale", scale)
 
 
 class Sigmoid(Activation):

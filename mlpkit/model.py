@@ -139,7 +139,10 @@ class ByName(MutableMapping[str, Array]):
         return part
 
     def __getitem__(self, name: str) -> Array:
-        return self.of(self.net.owner(name))[name]
+        layer = self.net.owner(name)
+        if name not in self.of(layer):
+            raise KeyError(f"layer {layer.name} has {name}, and no gradient of it")
+        return self.of(layer)[name]
 
     def __setitem__(self, name: str, value: Array) -> None:
         self.of(self.net.owner(name))[name] = value

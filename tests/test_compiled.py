@@ -8,7 +8,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlpkit import (
     ELU,
@@ -407,14 +407,18 @@ def test_two_threads_leave_blas_its_threads(compiled: Backend) -> None:
     def go() -> None:
         train(mlp(WIDTHS["large"]), "Adam", compiled, "float32", eager=False)
 
-    go()
-    before = [pool["num_threads"] for pool in threadpool_info()]
-    workers = [Thread(target=go) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [pool["num_threads"] for pool in threadpool_info()] == before
+    def threads_of_blas() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        go()
+        assert threads_of_blas() == {2}
+        workers = [Thread(target=go) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert threads_of_blas() == {2}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

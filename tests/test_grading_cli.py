@@ -16,6 +16,7 @@ import pytest
 
 from mlpkit import synthetic
 from mlpkit.grading import sections
+from mlpkit.grading.rubric import reweigh
 from tests.commands import Mlpkit
 
 ALL = sections.SECTIONS
@@ -172,6 +173,13 @@ def test_a_rubric(mlpkit: Mlpkit, tmp_path: Path) -> None:
     (tmp_path / "rubric.json").write_text(f'{{"{BACKWARD}": 7}}')
     assert mlpkit("right.py", "--rubric", "rubric.json", "--csv", "table.csv")[0] == 0
     assert rows(tmp_path / "table.csv") == [["right.py", "2", "7", "9", "9", ""]]
+
+
+def test_a_rubrics_points_are_those_of_its_sections(tmp_path: Path) -> None:
+    rubric = tmp_path / "rubric.json"
+    for points in (1, 3, 7, 39):
+        rubric.write_text(json.dumps({section.name: points for section in ALL}))
+        assert {section.points for section in reweigh(ALL, rubric)} == {points}
 
 
 @pytest.mark.parametrize(

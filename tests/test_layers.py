@@ -204,6 +204,12 @@ def test_settings_of_numpys_own_leave_the_dtype_alone(backend: Backend, make) ->
     assert backend.to_numpy(layer.backward(x)).dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [LeakyReLU, ELU, SELU, Dropout])
+def test_settings_that_are_no_numbers(kind) -> None:
+    with pytest.raises(ValueError, match=r"(slope|alpha|keep_prob) must be a number; got 'a'"):
+        kind("a")
+
+
 def test_a_bias_of_another_shape(backend: Backend) -> None:
     layer = FullyConnected(4, 3, name="fc")
     layer.params["fc_b"] = backend.asarray(np.zeros(1))

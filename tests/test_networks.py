@@ -138,9 +138,10 @@ def test_a_layer_need_not_say_that_it_has_no_gradient_yet() -> None:
     assert Sequential(layer).get_grads("scale") is None
 
 
-def test_weights_are_floats() -> None:
-    with pytest.raises(ValueError, match=r"layer fc1: weights are floats, .*; got int64"):
-        MLP((4, 3), dtype="int64")
+@pytest.mark.parametrize("dtype", ["int64", "foo", "complex128"])
+def test_weights_are_floats(dtype: str) -> None:
+    with pytest.raises(ValueError, match=rf"dtype must be one of floats, .*; got '{dtype}'"):
+        MLP((4, 3), dtype=dtype)
 
 
 def test_what_is_assigned_is_kept_by_reference(backend: Backend) -> None:

@@ -22,7 +22,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that what the test sets is undone
         monkeypatch.delenv(name)
-    limits = threadpoolctl.threadpool_limits()
+    limits = threadpoolctl.threadpool_limits(2)  # so that one thread is a change
     yield
     limits.restore_original_limits()
 
@@ -73,6 +73,13 @@ def test_what_the_environment_says_goes_for_blas_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(threads.VARIABLE, "1")
     threads.use_threads(None)
     assert threads_of_blas() == {1}
+
+
+def test_as_many_threads_as_processors_are_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setenv(threads.VARIABLE, "3")
+    threads.use_threads(None)
+    assert threads_of_blas() == {3}
 
 
 def test_a_backend_that_is_loaded_is_held_to_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,8 @@ def test_losses_are_those_of_the_formulas(backend: Backend) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_one_seed_one_result_on_every_backend(backend: Backend, optimizer: str) -> None:
+    if backend.name == "numpy":
+        pytest.skip("the others are held to it, and it to the formulas")
     history, model = run(backend, optimizer)
     reference, reference_model = run(load("numpy"), optimizer)
     assert len(history.losses) == 30
@@ -336,11 +338,11 @@ def test_what_is_no_batch(backend: Backend, images, labels, mean, message: str) 
 
 
 def test_lists_are_as_good_as_arrays(backend: Backend) -> None:
-    model = MLP((2, 3), seed=1)
-    x = np.random.default_rng(0).standard_normal((9, 2))
-    labels = backend.to_numpy(model.forward(backend.asarray(x), False)).argmax(axis=1)
-    for num_samples in (None, 4):
-        assert compute_acc(model, x.tolist(), labels.tolist(), num_samples) == 1.0
+    model = MLP((2, 2))
+    model.net.assign("fc1_w", backend.asarray(np.eye(2)))  # the larger input's place
+    x = [[1, 0], [0, 1], [3, 2], [2, 3]]
+    assert compute_acc(model, x, [0, 1, 1, 1]) == 0.75
+    assert compute_acc(model, x, [0, 1, 0, 1], num_samples=2) == 1.0
 
 
 def test_big_endian_arrays_and_those_of_another_dtype(backend: Backend) -> None:

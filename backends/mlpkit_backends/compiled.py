@@ -107,8 +107,8 @@ class CompiledStep:
         return losses
 
     def check_labels(self, order: Array) -> None:
-        """IndexError where a label of these examples has no score, as NumPy's has: it may have been
-        changed since training began, and compiled code would read and write beside its arrays."""
+        """IndexError where a label of these examples has no score: it may have been changed since
+        training began, and compiled code would read and write beside its arrays."""
         labels, classes = self.data[1][order], self.program.blocks[-1].w.shape[1]
         if labels.size and not 0 <= labels.min() <= labels.max() < classes:
             raise IndexError(

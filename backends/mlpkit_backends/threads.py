@@ -23,12 +23,11 @@ def use_threads(count: int | None = None) -> None:
     """
     from threadpoolctl import threadpool_limits
 
-    source = "the number of threads"
+    source, most = "the number of threads", os.cpu_count() or 1
     if count is None:
         count, source = thread_count(), VARIABLE
-        if count == (os.cpu_count() or 1):
+        if count == most and not os.environ.get(VARIABLE):
             return
-    most = os.cpu_count() or 1
     if not 1 <= count <= most:
         raise ValueError(
             f"{source} must be from 1 to the {most} processors of this machine; got {count}"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .interface import Failure, Grade, Outcome, Part, Runner, Section, SectionResult, Task
+from .interface import Failure, Grade, Outcome, Part, Runner, Section, SectionResult, Task, total
 from .sections import SECTIONS
 
 Watch = Callable[[Section, Part, Outcome], None]
@@ -42,7 +42,7 @@ def grade_section(
     of all of them, none being run."""
     start = time.perf_counter()
     outcomes: dict[int, Outcome] = {}
-    score, failures, output, status = 0.0, [], [], "passed"
+    earned, failures, output, status = [0.0], [], [], "passed"
     for part in section.parts:
         key = id(part.task)
         if key not in outcomes:
@@ -53,14 +53,14 @@ def grade_section(
             watch(section, part, outcome)
         wrong = failures_of(part, outcome)
         failures += wrong
-        score += 0 if wrong else part.points
+        earned += [] if wrong else [part.points]
         if outcome.error and outcome.fault == "infrastructure":
             status = "error"
         elif wrong and status == "passed":
             status = "failed"
     return SectionResult(
         section.name,
-        score,
+        total(earned),
         section.points,
         status,
         tuple(failures),

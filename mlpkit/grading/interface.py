@@ -7,7 +7,7 @@ or in a child of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -15,6 +15,11 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Settings: TypeAlias = Mapping[str, float | int | str]
+
+
+def total(points: Iterable[float]) -> float:
+    """The sum, without what binary fractions leave behind the ninth digit: 1 for ten of 0.1."""
+    return round(sum(points), 9)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Section:
     @property
     def points(self) -> float:
         """Those of all its parts."""
-        return float(sum(part.points for part in self.parts))
+        return total(part.points for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,9 @@ class Grade:
     @property
     def score(self) -> float:
         """The sum over the sections."""
-        return sum(section.score for section in self.sections)
+        return total(section.score for section in self.sections)
 
     @property
     def points(self) -> float:
         """What could be had."""
-        return sum(section.points for section in self.sections)
+        return total(section.points for section in self.sections)

@@ -18,8 +18,8 @@ $(VENV)/.installed-%: pyproject.toml
 train: $(VENV)/.installed-fast
 	$(BIN)/mlpkit train $(ARGS)
 
-# Two processes, as the tests mostly wait for one processor, without BLAS's threads, which would wait
-# for each other; a file's tests stay in one process.
+# Two processes, as most tests keep one processor busy, each with one BLAS thread, as more would
+# contend; a file's tests stay in one process.
 test: $(VENV)/.installed-test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 

@@ -40,7 +40,7 @@ def shapes_of(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 def float_dtype(dtype: Any) -> str:
     """The name of a dtype of floats: "float32" for numpy.float32, too. ValueError for any other."""
     try:
-        name = np.dtype(dtype).name
+        name = str(np.dtype(dtype).name)
     except TypeError:
         name = str(dtype)
     if not name.startswith("float"):

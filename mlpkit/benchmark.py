@@ -121,7 +121,7 @@ def orders(batch_size: int, steps: int = CHUNK) -> Iterator[np.ndarray[Any, np.d
 
 def rate(run: Callable[[Any], Any], batches: Iterator[Any], seconds: float) -> float:
     """Iterations per second over so many seconds, or one chunk; a chunk's losses come to the host
-    at its end. The time that the orders themselves take is nobody's, and isn't counted."""
+    at its end. Drawing the batches' indices isn't timed."""
     done, took = 0, 0.0
     while not done or took < seconds:
         order = next(batches)

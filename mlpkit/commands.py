@@ -59,7 +59,7 @@ def evaluate(
 
     folder = None
     if data is not None:
-        from .progress import making_data  # not for every eval: it brings matplotlib
+        from .progress import making_data
 
         folder = making_data(data)
     dataset, scores, same = evaluate_run(run, folder, backend)

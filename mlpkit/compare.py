@@ -25,7 +25,7 @@ from .report_runs import read_run
 from .resume import is_run, read_run_config
 from .run_files import RunError, check_free
 
-TRAIN = (sys.executable, "-c", "from mlpkit.cli import main; main()", "train")
+TRAIN = (sys.executable, "-m", "mlpkit", "train")
 # A line of TrainingDisplay's, which has no rate where nothing was left of the epoch to train.
 EPOCH = re.compile(r" *(\d+) / (\d+) .* ([\d.]+)%(?: +[\d.]+ it/s)?\n")
 GRACE = 5.0  # seconds for a training that is told to stop, to save what it has

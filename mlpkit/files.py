@@ -104,7 +104,7 @@ def remove_temporaries(folder: Path) -> None:
 def locked(folder: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool]:
     """Within the block, no other process gets into one of the same folder: it gets a
     BlockingIOError or, given `wait`, calls that and waits. The lock goes with the process, however
-    that ends. Yields False where the system or the folder's has no locks."""
+    that ends. Yields False where the operating system or the folder's file system has no locks."""
     if fcntl is None:
         yield False
         return

@@ -179,8 +179,7 @@ def check_gradients(
                     direction = backend.asarray(u / np.linalg.norm(u))
                     numerical = slope(layer, name, direction)
                     analytic = float(xp.sum(dw * direction))
-                    scale = max(1e-8, abs(numerical) + abs(analytic))
-                    error = abs(numerical - analytic) / scale
+                    error = rel_error(numerical, analytic, backend=backend)
                     errors[name] = float(np.maximum(errors[name], error))  # NaN where one is
         return errors
     finally:

@@ -83,12 +83,20 @@ class Epochs(Sequence[Epoch]):
 
 @dataclass
 class History:
-    """A training run's record: every iteration's loss, every epoch's scores, the best parameters
-    (copies, from the epoch of the highest validation accuracy, the first of equals), the seconds
-    spent in iterations, in words how the backend ran them, what ended training before its last
-    epoch ("" where nothing did), whether the model may be ahead of the record, as where an
-    exception ended training within a chunk, and the seed of the batches' order (None before
-    training). Two are equal where losses and scores are."""
+    """A training run's record. Two are equal where losses and scores are.
+
+    losses: every iteration's.
+    epochs: every epoch's scores.
+    best_epoch: the one of the highest validation accuracy, the first of equals; 0 before the first.
+    best_params: copies of its parameters by name.
+    seconds: s of wall time in iterations.
+    how: how the backend ran them, in words.
+    stopped: what ended training before its last epoch, in words; "" where nothing did.
+    ahead: whether the model may be ahead of the record, as where an exception ended training within
+        a chunk.
+    seed: of the batches' order; None before training.
+    taken: how many losses, of the first iterations, are no longer in `losses`.
+    """
 
     losses: list[float] = field(default_factory=list, repr=False)
     epochs: Epochs = field(default_factory=Epochs)
@@ -99,7 +107,7 @@ class History:
     stopped: str = field(default="", compare=False)
     ahead: bool = field(default=False, compare=False)
     seed: int | None = field(default=None, compare=False)
-    taken: int = 0  # losses of the first iterations, which are no longer here
+    taken: int = 0
 
     @property
     def iterations(self) -> int:
@@ -163,8 +171,8 @@ class Losses:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A context in which what ends it finds the losses of all chunks that were done in the
-        history, so that training can go on from between two of them."""
+        """Put the losses of every finished chunk into the history before an exception leaves the
+        block, so that training can go on from between two chunks."""
         try:
             yield
         except BaseException:

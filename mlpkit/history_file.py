@@ -1,4 +1,5 @@
-"""history.csv: a row for each iteration, only ever appended to, and the digest of what is there."""
+"""history.csv: a row for each iteration, only ever appended to; its digest; and its rows read
+back."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from .files import atomic, naming, sync
 from .history import Epochs, History
+from .run_files import RunError, resuming
 
 COLUMNS = (
     "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
@@ -16,6 +18,9 @@ COLUMNS = (
 HEAD = ",".join(COLUMNS)
 PIECE = 1 << 20  # bytes read at a time
 ROWS = 4096  # written at a time
+UNSCORED = ",,,,"  # how the rows within an epoch end
+STRIDE = 100  # of so many iterations, one loss is drawn
+MOST = 100_000  # losses drawn, at most
 
 
 class HistoryFile:
@@ -90,7 +95,7 @@ class HistoryFile:
         number, place = divmod(iteration - 1, self.per_epoch)
         known = "" if loss is None else repr(loss)
         if place + 1 < self.per_epoch or number >= len(epochs):
-            return f"{iteration},{number + 1},,{known},,,,"
+            return f"{iteration},{number + 1},,{known}{UNSCORED}"
         _, lr, *scores = astuple(epochs[number])
         return ",".join([str(iteration), str(number + 1), repr(lr), known, *map(repr, scores)])
 
@@ -106,3 +111,74 @@ class HistoryFile:
     def sync(self) -> None:
         """Wait until all is on the disk."""
         sync(self.path)
+
+
+def stride_of(iterations: int) -> int:
+    """Of how many iterations one loss is drawn: STRIDE, fewer in a short run, so that it shows as a
+    curve, and more in one so long that there would be more than MOST."""
+    return max(1, min(STRIDE, iterations // STRIDE), iterations // MOST)
+
+
+def read_history(folder: Path, stride: int | None = None) -> list[dict[str, float]]:
+    """The rows of a run's history.csv that are drawn, without the empty columns: those of every so
+    many iterations (stride; None: `stride_of` it), every epoch's last, and the last. Raises
+    RunError."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        if path.exists():
+            raise RunError(f"{path} is no ordinary file: remove it; then {begin_anew(folder)}")
+        if (folder / "config.json").is_file():
+            raise RunError(f"{path} is gone: {begin_anew(folder)}")
+        raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
+    rows = []
+    with path.open("rb") as file:
+        last = sum(1 for _ in file)
+        stride = stride or stride_of(last - 1)
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            text = line.decode(errors="replace").rstrip()
+            try:
+                if number == 1 and text != HEAD:
+                    raise ValueError(f"should be {HEAD}; it is {text[:80]!r}")
+                drawn = (number - 2) % stride == 0 or not text.endswith(UNSCORED)
+                if number > 1 and (drawn or number == last):
+                    rows.append(read_row(text))
+            except ValueError as error:
+                raise RunError(f"{path}, line {number}, {error}: {begin_anew(folder)}") from error
+    if not rows:
+        raise RunError(
+            f"{path} holds no iterations: the run was stopped before its first, or the file is "
+            f"damaged; `{resuming(folder)}` resumes it"
+        )
+    return rows
+
+
+def begin_anew(folder: Path) -> str:
+    """What mends a damaged history.csv, in words."""
+    return f"`{resuming(folder)}` begins it anew, without the losses so far"
+
+
+def read_row(text: str) -> dict[str, float]:
+    """A row's numbers by column, without the empty ones. ValueError, which says of the line what it
+    should have."""
+    fields, row = text.split(","), {}
+    if len(fields) != len(COLUMNS):
+        raise ValueError(
+            f"should have {len(COLUMNS)} columns, {', '.join(COLUMNS)}; it has {len(fields)}"
+        )
+    for column, field in zip(COLUMNS, fields, strict=True):
+        if field:
+            try:
+                row[column] = float(field)
+            except ValueError as error:
+                raise ValueError(
+                    f"has {field[:40]!r} where the {column}, a number, should be"
+                ) from error
+    # An epoch's last row has every column, the others the iteration, the epoch and the loss, which
+    # may have been lost (HistoryFile.begin_anew).
+    if {*row, "loss"} not in ({"iteration", "epoch", "loss"}, set(COLUMNS)):
+        raise ValueError(
+            "should have the iteration, the epoch and the loss, and at an epoch's end all of "
+            f"{', '.join(COLUMNS)}; it has {', '.join(row) or 'none of them'}"
+        )
+    return row

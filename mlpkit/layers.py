@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import numpy as np
-
 from mlpkit_backends import Array, Backend, load
 
 from .activations import SELU_ALPHA, SELU_SCALE

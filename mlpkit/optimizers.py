@@ -149,8 +149,13 @@ class SGDM(Optimizer):
 
 class RMSProp(Optimizer):
     """Steps divided by the root of an exponential moving average of the squared gradient:
-    c ← decay c + (1 - decay) dw²; w ← w - lr dw / √(c + eps), eps inside the root, where PyTorch
-    has it outside. ValueError for a decay outside [0, 1) or a negative eps."""
+
+    c ← decay c + (1 - decay) dw²
+    w ← w - lr dw / √(c + eps)
+
+    eps is inside the root, where PyTorch has it outside. ValueError for a decay outside [0, 1) or a
+    negative eps.
+    """
 
     op, state_names, setting_names = "rmsprop_update", ("cache",), ("decay", "eps")
 
@@ -166,9 +171,15 @@ class RMSProp(Optimizer):
 
 class Adam(Optimizer):
     """Exponential moving averages of the gradient and of its square, bias-corrected (Kingma and Ba
-    2015): m ← beta1 m + (1 - beta1) dw; v ← beta2 v + (1 - beta2) dw²;
-    w ← w - lr (m / (1 - beta1ᵗ)) / (√(v / (1 - beta2ᵗ)) + eps). t counts the steps taken and is
-    incremented first. ValueError for a beta outside [0, 1), a negative eps or t."""
+    2015):
+
+    m ← beta1 m + (1 - beta1) dw
+    v ← beta2 v + (1 - beta2) dw²
+    w ← w - lr (m / (1 - beta1ᵗ)) / (√(v / (1 - beta2ᵗ)) + eps)
+
+    t counts the steps taken and is incremented first. ValueError for a beta outside [0, 1), a
+    negative eps or t.
+    """
 
     op, state_names = "adam_update", ("mt", "vt")
     setting_names = ("beta1", "beta2", "eps", "t")

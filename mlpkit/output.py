@@ -24,7 +24,7 @@ def tell(line: str, write: Callable[[str], None] = print) -> None:
 
 
 def discard() -> None:
-    """From here on what is printed goes nowhere, and what was and isn't yet written with it."""
+    """Discard everything printed from now on, and what is still in the buffers."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

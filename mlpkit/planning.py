@@ -141,7 +141,7 @@ def make_blocks(model: Module, optimizer: Optimizer, backend: Backend) -> tuple[
                 b,
                 optimizer.state_of(backend, layer.w_name, w),
                 optimizer.state_of(backend, layer.b_name, b),
-                activation.op if isinstance(activation, Activation) else None,
+                activation.op if isinstance(activation, Activation) else "",
                 activation.settings if isinstance(activation, Activation) else (),
                 dropout if isinstance(dropout, Dropout) and 0 < dropout.keep_prob < 1 else None,
             )

@@ -20,8 +20,9 @@ from mlpkit_backends import load
 from . import activations
 from .datasets import Dataset
 from .files import atomic
+from .history_file import read_history, stride_of
 from .recipes import OPTIMIZERS, network_title
-from .run_files import check_place, read_config, read_history, stride_of
+from .run_files import check_place, read_config
 
 Rows = list[dict[str, float]]  # read_history's
 FORMATS = ("jpg", "pdf", "png", "svg")

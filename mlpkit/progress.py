@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -25,9 +25,11 @@ from .datasets import Dataset
 from .history import History, Losses
 from .output import tell
 from .recipes import count_epochs, network_title
-from .runs import Run
 from .signals import Stopped
 from .sources import find_data
+
+if TYPE_CHECKING:
+    from .runs import Run  # which brings matplotlib
 
 REDRAW = 0.5  # seconds between looks at the loss, each of which waits for the device
 PLAIN_EVERY = 10.0  # seconds between lines within an epoch, where the output is no terminal

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from .history_file import read_history
 from .plotting import Rows, accuracy_points, loss_points, title_of
 from .recipes import OPTIMIZERS, RECIPES, count_epochs, network_title
-from .run_files import RunError, check_types, read_config, read_history, read_json, resuming
+from .run_files import RunError, check_types, read_config, read_json, resuming
 from .svhn import FILES
 
 # The comparisons' panels, and columns of history.csv.

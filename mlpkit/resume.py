@@ -30,8 +30,8 @@ from .run_files import (
     RunError,
     check_config,
     check_files,
-    check_types,
     free_path,
+    mistyped,
     read_config,
 )
 from .scoring import BEST
@@ -42,9 +42,13 @@ if TYPE_CHECKING:
 
 DAMAGED_HISTORY = "history.damaged.csv"
 RUN = "mlpkit.run"
-# What may differ when a run goes on; of the second, some make other bits.
-FREE = ("name", "recipe", "epochs", "patience", "min_delta", "data")
-ROUNDING = ("backend", "device", "threads", "versions")
+# What a resumed run may change, and of this, what may change the last bits from there on, as the
+# packages' versions may, too.
+AFFECTS_BITS = ("backend", "device", "threads")
+MAY_CHANGE = (
+    *("name", "recipe", "epochs", "patience", "min_delta", "data"),
+    *(*AFFECTS_BITS, "versions"),
+)
 RECORD_TYPES: dict[str, tuple[type, ...]] = {
     "config": (dict,),
     "iterations": (int,),
@@ -220,11 +224,12 @@ def read_record(file: TensorFile) -> dict[str, Any]:
     """The JSON object of a checkpoint. Raises CheckpointError."""
     try:
         record = json.loads(file.metadata.get(RUN, "null"))
-        if not isinstance(record, dict):
-            raise RunError(f"{file.path} holds weights, not a run to resume")
-        check_types(record, RECORD_TYPES, file.path)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(str(error)) from error
+        raise CheckpointError(f"{file.path}: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{file.path} holds weights, not a run to resume")
+    if wrong := mistyped(record, RECORD_TYPES):
+        raise CheckpointError(f"{file.path}: {wrong}")
     return record
 
 
@@ -244,7 +249,7 @@ def check_same(run: Run, recorded: dict[str, Any]) -> None:
             "that data's folder with --data"
         )
     for key, value in run.config.items():
-        if key not in (*FREE, *ROUNDING) and recorded.get(key) != value:
+        if key not in MAY_CHANGE and recorded.get(key) != value:
             raise RunError(
                 f"{run.folder} was trained with {key} {recorded.get(key)}, and an option or its "
                 f"config.json says {value}: take that back, or name another folder with --out"
@@ -255,7 +260,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What makes other bits from here on, in a line; none where all is as it was."""
     changed = [
         f"{key} {before.get(key)} before, now {now[key]}"
-        for key in ROUNDING[:-1]
+        for key in AFFECTS_BITS
         if before.get(key) != now[key]
     ]
     old, new = before.get("versions", {}), now["versions"]

@@ -183,7 +183,7 @@ class Run:
         per_epoch = len(data.train) // settings.recipe.batch_size
         self.history = History()
         self.history_file = HistoryFile(folder / "history.csv", per_epoch)
-        self.config = self.resolve()
+        self.config = self.configuration()
         self.summary: dict[str, Any] = {}
 
     def batches(self, split: str) -> Batches:
@@ -202,8 +202,9 @@ class Run:
         kept = {"checkpoint_every": str(every), "threads_asked": self.settings.threads}
         write_json(self.folder / "config.json", self.config | kept)
 
-    def resolve(self) -> dict[str, Any]:
-        """Everything resolved."""
+    def configuration(self) -> dict[str, Any]:
+        """The run's settings as config.json has them, every default filled in, with the device, the
+        data's hashes and the versions."""
         settings, data = self.settings, self.data
         return {
             "name": settings.name,

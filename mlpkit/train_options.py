@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import CheckpointError, reading
+from .history_file import read_history
 from .recipes import DEFAULT_RECIPE, RECIPES, Recipe, find_recipe
-from .run_files import RunError, check_types, read_config, read_history, read_json
+from .run_files import RunError, check_types, read_config, read_json
 from .runs import Settings
 from .scoring import BEST
 

@@ -29,9 +29,9 @@ SECONDS = 0.5  # that a chunk may take, so that training can be stopped soon
 
 
 class Watcher(Protocol):
-    """Sees training go by. Reading `losses` waits for the device. How many iterations a chunk has
-    may depend on their speed: what `iterations` changes wants fit's chunk=1, to be the same in
-    every run."""
+    """Sees training go by. Reading `losses` waits for the device. The number of iterations in a
+    chunk may depend on their speed: if `iterations` changes anything, give `fit` chunk=1, so that
+    every run is the same."""
 
     def iterations(self, done: int, total: int, losses: Losses) -> None:
         """After each chunk of iterations; done and total count from the start of training."""
@@ -159,7 +159,7 @@ def fit(
 
 class ChunkSize:
     """How many iterations to hand over at a time: one, and from then on as many as are done within
-    SECONDS, a power of two so that a backend that prepares each number prepares few."""
+    SECONDS, in powers of two, as a backend may run so many as one, prepared."""
 
     def __init__(self, most: int) -> None:
         self.most, self.size = most, 1

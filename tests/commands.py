@@ -12,7 +12,7 @@ from pathlib import Path
 # The images of the `digits` fixture's files; of the training file's, 4.45 % are for validation.
 TRAIN, TEST = 60, 20
 VAL = 3
-HERE = [sys.executable, "-c", "from mlpkit.cli import main; main()"]
+HERE = [sys.executable, "-m", "mlpkit"]
 SMALL = ["--net", "2", "--epochs", "2", "--batch-size", "10"]
 Mlpkit = Callable[..., tuple[int, str, str]]  # the `mlpkit` fixture
 

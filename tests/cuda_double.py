@@ -222,10 +222,6 @@ class DeviceDouble:
         assert target.dtype == source.dtype
         target[...] = source
 
-    def copy(self, a: np.ndarray) -> np.ndarray:
-        assert self.graph is None, "a copy while recording"
-        return a.copy()
-
     def launch(
         self, name: str, work: Any, *arguments: Any, shared: int = 0, early: bool = False
     ) -> None:

@@ -136,7 +136,6 @@ def file_of(header: bytes, data: bytes = b"") -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
-SHAPE = b'{"a":{"dtype":"F32","shape":[%b],"data_offsets":[0,4]}}'
 ENTRY = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from mlpkit.checkpoint import CheckpointError
+from mlpkit.history_file import read_history
 from mlpkit.plotting import plot_runs
 from mlpkit.recipes import Recipe
-from mlpkit.run_files import RunError, free_path, make_free_folder, read_history
+from mlpkit.run_files import RunError, free_path, make_free_folder
 from mlpkit.runs import Run, Settings, train_run
 from mlpkit.scoring import load_run
 from mlpkit.signals import Paused

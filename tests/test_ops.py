@@ -15,7 +15,6 @@ from mlpkit_backends.cuda import CupyBackend
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((5, 4))
-DY = RNG.standard_normal((5, 4))
 EDGES = np.array([-800.0, -30.0, -1.0, -1e-300, 0.0, 1e-300, 1.0, 30.0, 800.0])
 
 

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 
 from mlpkit import plotting
 from mlpkit.datasets import Dataset, Split
+from mlpkit.history_file import read_history
 from mlpkit.plotting import (
     activations_figure,
     comparison_figure,
@@ -25,7 +26,6 @@ from mlpkit.plotting import (
     save,
     title_of,
 )
-from mlpkit.run_files import read_history
 
 COLUMNS = ["iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"]
 

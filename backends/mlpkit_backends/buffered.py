@@ -58,7 +58,7 @@ class BufferedStep:
             block, (x, z, mask) = blocks[i], kept[i]
             if block.dropout is not None:
                 d = backend.dropout(d, mask, block.dropout.keep_prob)
-            if block.op is not None:
+            if block.op:
                 d = getattr(backend, f"{block.op}_backward")(d, z, *block.settings)
             dx = product(d, block.w.T) if i > 0 else None
             self.update(i, x, d, row)
@@ -67,7 +67,7 @@ class BufferedStep:
 
     def activate(self, block: Block, z: Array) -> tuple[Array, Array | None]:
         """The block's output from z = x w + b, and its dropout's mask."""
-        h = z if block.op is None else getattr(self.backend, block.op)(z, *block.settings)
+        h = getattr(self.backend, block.op)(z, *block.settings) if block.op else z
         if block.dropout is None:
             return h, None
         masks = block.dropout

@@ -203,7 +203,7 @@ class CapturedStep:
             count, width = np.int32(self.z[i].size), np.int32(block.w.shape[1])
             elements = (self.z[i], block.b, self.h[i], count, width)
             launch("forward_elements", self.z[i].size, *elements, *self.settings(i, k))
-        self.loss_kernel("loss_and_gradient", self.h[-1], *self.target(k))
+        self.loss(k)
         for i in range(len(blocks) - 1, -1, -1):
             self.backward(i, k)
         if self.update != SGD:
@@ -218,21 +218,19 @@ class CapturedStep:
         size, width = x.size, np.int32(x.shape[-1])
         self.device.launch(name, size, *images, order, x, np.int32(size), width)
 
-    def target(self, k: int) -> tuple[Any, ...]:
-        """What every kernel of a loss takes of step k: labels, indices, what the sum of the losses
-        is multiplied by, where the gradient and the loss go, n and classes."""
+    def loss(self, k: int) -> None:
+        """Launch the loss and its gradient: a warp a row, as many as a block may have."""
         n, classes = self.d[-1].shape
-        labels, found = (self.labels, self.order[k]), (self.d[-1], self.losses[k : k + 1])
-        return (*labels, self.factor(), *found, np.int32(n), np.int32(classes))
+        read, written = (
+            (self.h[-1], self.labels, self.order[k]),
+            (self.d[-1], self.losses[k : k + 1]),
+        )
+        arguments = (*read, self.factor(), *written, np.int32(n), np.int32(classes))
+        self.device.launch("loss_and_gradient", (1, 32 * min(n, 32), 1), *arguments)
 
     def factor(self) -> Any:
         """What the sum of a batch's losses is multiplied by."""
         return self.real(self.program.loss_factor(self.plan.batch_size))
-
-    def loss_kernel(self, name: str, *arguments: Any) -> None:
-        """Launch a kernel of a loss: a warp a row, as many as a block may have."""
-        threads = 32 * min(self.plan.batch_size, 32)
-        self.device.launch(name, (1, threads, 1), *arguments)
 
     def backward(self, i: int, k: int) -> None:
         """Launch block i's gradients and its bias's update; self.d[i] is the gradient of its
@@ -267,5 +265,5 @@ class CapturedStep:
         block = self.program.blocks[i]
         alpha, scale = block.alpha_and_scale()
         keep_prob = block.dropout.keep_prob if block.dropout is not None else 0.0
-        op = np.int32(OPS.index(block.op or ""))
+        op = np.int32(OPS.index(block.op))
         return op, self.real(alpha), self.real(scale), float(keep_prob), self.keys[i], k

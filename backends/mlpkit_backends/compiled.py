@@ -70,7 +70,7 @@ class CompiledStep:
         self.parts = parts  # whose memory the table names
         self.table = np.array([[(a.ctypes.data, *a.shape) for a in block] for block in parts])
         self.settings = (
-            np.array([OPS.index(block.op or "") for block in blocks]),
+            np.array([OPS.index(block.op) for block in blocks]),
             np.array([block.alpha_and_scale() for block in blocks]),
             np.array([b.dropout.keep_prob if b.dropout else 0.0 for b in blocks]),
         )

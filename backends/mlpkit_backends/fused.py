@@ -136,7 +136,8 @@ class FusedStep(CapturedStep):
             self.device.fill(self.places, np.concatenate(updates))
 
     def first_of_the_last(self) -> int:
-        """The first block of those whose products, but for its own, last_layers makes."""
+        """The first block that last_layers handles. Its own product is launched before that kernel,
+        which makes those of the blocks after it."""
         blocks, n = self.program.blocks, self.plan.batch_size
         first = len(blocks) - 1
         if n > ROWS_EACH * self.device.processors:

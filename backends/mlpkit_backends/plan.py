@@ -30,15 +30,15 @@ class MaskSource(Protocol):
 class Block:
     """x w + b, then an elementwise op, then dropout; the last two may be missing.
 
-    op: the name of a base op and its settings. w_state, b_state: what the update keeps for each
-    parameter, of its shape. All arrays are worked on in place.
+    op: the name of a base op, "" for none, and its settings. w_state, b_state: what the update
+    keeps for each parameter, of its shape. All arrays are worked on in place.
     """
 
     w: Array
     b: Array
     w_state: tuple[Array, ...] = ()
     b_state: tuple[Array, ...] = ()
-    op: str | None = None
+    op: str = ""
     settings: tuple[float, ...] = ()
     dropout: MaskSource | None = None
 

@@ -53,7 +53,6 @@ def main() -> None:
         os.close(settings["status"])
         submit(
             settings,
-            about,
             lambda: tasks.TASKS[about["task"]](
                 submissions.load(settings["submission"]), arrays, about["settings"]
             ),
@@ -82,7 +81,7 @@ class Trail:
             self.last = frame.f_code.co_filename, frame.f_lineno
 
 
-def submit(settings: dict[str, Any], about: dict[str, Any], do: Any, protocol: Any) -> None:
+def submit(settings: dict[str, Any], do: Any, protocol: Any) -> None:
     """Do the task, answer, and end without running what the submission left to be run."""
     trail = Trail(settings["submission"])
     try:

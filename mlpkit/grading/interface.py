@@ -7,11 +7,14 @@ or in a child of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .comparing import Check
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Settings: TypeAlias = Mapping[str, float | int | str]
@@ -70,7 +73,7 @@ class Part:
     name: str
     points: float
     task: Task
-    check: Callable[[Mapping[str, Array]], list[Failure]]
+    check: Check
 
 
 @dataclass(frozen=True)

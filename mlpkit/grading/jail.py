@@ -108,7 +108,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def supervise() -> None:
-    """Become the subreaper, whose children orphaned processes of the submission are."""
+    """Become the subreaper: the submission's orphaned processes become this one's children."""
     prctl(SUBREAPER, 1)
     prctl(DUMPABLE, 0)
     prctl(PDEATHSIG, signal.SIGKILL)

@@ -21,6 +21,7 @@ ARRAYS = 512
 NAME_LENGTH = 200
 DIMENSIONS = 8
 TOTAL_BYTES = 256 << 20
+LARGEST_FRAME = len(MAGIC) + 8 + HEADER_BYTES + TOTAL_BYTES
 DTYPES = ("<f4", "<f8", "<i4", "<i8", "|u1", "|b1")
 Array = np.ndarray[Any, Any]
 

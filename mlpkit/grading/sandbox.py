@@ -30,7 +30,7 @@ from mlpkit_backends.threads import LIBRARIES
 from . import MEMORY, TIMEOUT, TOTAL
 from .interface import Outcome, Task
 from .packing import SubmissionError, bring, remove
-from .protocol import HEADER_BYTES, TOTAL_BYTES, ProtocolError, pack, unpack
+from .protocol import LARGEST_FRAME, ProtocolError, pack, unpack
 from .submissions import MissingNameError, entry_of
 
 HERE = Path(__file__).resolve().parent
@@ -175,7 +175,7 @@ class SandboxRunner:
         up, end = 0.0, time.monotonic() + START
         with selectors.DefaultSelector() as selector:
             kept = {
-                fds["answer"]: (seen.answer, HEADER_BYTES + TOTAL_BYTES + 17),
+                fds["answer"]: (seen.answer, LARGEST_FRAME + 1),
                 fds["status"]: (seen.status, PRINTED),
                 process.stdout.fileno(): (seen.printed, PRINTED),
             }

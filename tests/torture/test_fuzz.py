@@ -27,9 +27,10 @@ from mlpkit.grading.packing import SubmissionError, bring, remove
 from mlpkit.grading.rubric import reweigh
 from mlpkit.grading.sections import SECTIONS
 from mlpkit.grading.weights import load_npz
+from mlpkit.history_file import read_history
 from mlpkit.matfile import DataError, read_mat
 from mlpkit.resume import RUN, read_record
-from mlpkit.run_files import RunError, read_config, read_history, read_json
+from mlpkit.run_files import RunError, read_config, read_json
 
 PROCESSES = 2
 INTERESTING = (0, 1, 2, 7, 8, 14, 15, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)

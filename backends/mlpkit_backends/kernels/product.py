@@ -26,7 +26,7 @@ from .jit import jit
 # without it are left to BLAS: with AVX2's 12 sums in half as long registers and the smaller caches
 # of a Zen 3, tiles took 1.6 times as long at batch 64 and 3072 x 3072 as OpenBLAS 0.3.30.
 REGISTER, ROWS, VECTORS = 64, 8, 3
-FEATURES = binding.get_host_cpu_features() if binding.get_process_triple() else {}
+FEATURES = binding.get_host_cpu_features()
 SHORT = 16  # bytes of the shortest vector, for the columns that fill no register
 DEPTH, PANEL = 512, 1024
 LARGEST_BATCH = 128 if FEATURES.get("avx512f") else 0  # beyond it BLAS gains by its own order

@@ -53,8 +53,8 @@ def tiled(batch: Any, w: Any) -> Any:
 
 
 @jit()
-def block(p: Any, workers: Any, size: Any) -> Any:
-    """The first of worker p's part of so many rows or columns, and the first that isn't."""
+def share(p: Any, workers: Any, size: Any) -> Any:
+    """The first of worker p's share of so many rows or columns, and the first beyond it."""
     return p * size // workers, (p + 1) * size // workers
 
 
@@ -65,14 +65,14 @@ def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -
     (size, columns), tiles = z.shape, tiled(x.shape[0], w)
     if columns >= WIDE or size * columns > room.shape[1]:
         for p in prange(workers):
-            first, last = block(p, workers, columns)
+            first, last = share(p, workers, columns)
             if tiles:
                 product(blas, x, w[:, first:last], z[:, first:last])
             else:
                 gemm(blas, 1.0, x, False, w[:, first:last], False, 0.0, z[:, first:last])
         return
     for p in prange(workers):
-        first, last = block(p, workers, w.shape[0])
+        first, last = share(p, workers, w.shape[0])
         part = room[p, : size * columns].reshape(size, columns)
         if tiles:
             product(blas, x[:, first:last], w[first:last], part)
@@ -87,16 +87,16 @@ def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -
 def backward_shared(blas: Any, d: Any, w: Any, dx: Any, workers: Any) -> None:
     """dx ← d wᵀ, each worker a block of columns."""
     for p in prange(workers):
-        first, last = block(p, workers, w.shape[0])
+        first, last = share(p, workers, w.shape[0])
         gemm(blas, 1.0, d, False, w[first:last], True, 0.0, dx[:, first:last])
 
 
 @jit()
 def update_rows(
-    blas: Any, tiles: Any, x: Any, d: Any, w: Any, m: Any, v: Any, dw: Any, rule: Any, row: Any
+    blas: Any, tiles: Any, x: Any, d: Any, w: Any, m: Any, v: Any, room: Any, rule: Any, row: Any
 ) -> None:
     """Some rows of w and its state m, v updated from xᵀ d, x having just the columns that go with
-    them. dw: room for ROWS rows of the gradient, flat."""
+    them. room: for ROWS rows of the gradient, flat."""
     if rule == SGD:
         if tiles:
             add_gradient(blas, -row[0], x, d, w)
@@ -106,7 +106,7 @@ def update_rows(
     rows = TILED_ROWS if tiles else ROWS
     for first in range(0, w.shape[0], rows):
         last = min(first + rows, w.shape[0])
-        part = dw[: (last - first) * w.shape[1]].reshape(last - first, w.shape[1])
+        part = room[: (last - first) * w.shape[1]].reshape(last - first, w.shape[1])
         if tiles:
             part[:] = 0
             add_gradient(blas, 1.0, x[:, first:last], d, part)
@@ -134,13 +134,15 @@ def matrix(table: Any, i: Any, part: Any, dtype: Any) -> Any:
 
 
 @jit()
-def update_part(blas: Any, p: Any, workers: Any, table: Any, dw: Any, rule: Any, row: Any) -> None:
+def update_part(
+    blas: Any, p: Any, workers: Any, table: Any, room: Any, rule: Any, row: Any
+) -> None:
     """Worker p's rows of every weight matrix updated."""
     for i in range(len(table)):
-        w, d = matrix(table, i, W, dw.dtype), matrix(table, i, D, dw.dtype)
-        m, v = matrix(table, i, M, dw.dtype), matrix(table, i, V, dw.dtype)
-        x = matrix(table, i, X, dw.dtype)
-        first, last = block(p, workers, w.shape[0])
+        w, d = matrix(table, i, W, room.dtype), matrix(table, i, D, room.dtype)
+        m, v = matrix(table, i, M, room.dtype), matrix(table, i, V, room.dtype)
+        x = matrix(table, i, X, room.dtype)
+        first, last = share(p, workers, w.shape[0])
         update_rows(
             blas,
             tiled(x.shape[0], w),
@@ -149,17 +151,17 @@ def update_part(blas: Any, p: Any, workers: Any, table: Any, dw: Any, rule: Any,
             w[first:last],
             m[first:last],
             v[first:last],
-            dw[p],
+            room[p],
             rule,
             row,
         )
 
 
 @jit(parallel=True)
-def update_shared(blas: Any, workers: Any, table: Any, dw: Any, rule: Any, row: Any) -> None:
+def update_shared(blas: Any, workers: Any, table: Any, room: Any, rule: Any, row: Any) -> None:
     """Every weight matrix updated, each worker a block of its rows."""
     for p in prange(workers):
-        update_part(blas, p, workers, table, dw, rule, row)
+        update_part(blas, p, workers, table, room, rule, row)
 
 
 @jit()
@@ -174,7 +176,7 @@ def run(
     settings: Any,
     keep_probs: Any,
     keys: Any,
-    dw: Any,
+    room: Any,
     factor: Any,
     rule: Any,
     schedule: Any,
@@ -185,8 +187,8 @@ def run(
 
     table (blocks, PARTS, 3): each matrix's address, rows and columns; all are C-contiguous and of
     the losses' dtype, but for the masks. ops, settings (alpha, scale), keep_probs (0 for no
-    dropout) and keys (seed, layer, step of its masks) have a row a block. dw: room for each
-    worker's gradient, flat. factor: what the sum of a batch's losses is multiplied by.
+    dropout) and keys (seed, layer, step of its masks) have a row a block. room: for each worker's
+    gradient, flat. factor: what the sum of a batch's losses is multiplied by.
     """
     blocks, size, dtype = len(table), order.shape[1], losses.dtype
     last = blocks - 1
@@ -204,7 +206,7 @@ def run(
             )
             w, b = matrix(table, i, W, dtype), matrix(table, i, B, dtype)
             if size * w.size >= SHARED:
-                forward_shared(blas, x, w, z, dw, workers)
+                forward_shared(blas, x, w, z, room, workers)
             else:
                 gemm(blas, 1.0, x, False, w, False, 0.0, z)
             activate(z, b[0], ops[i], settings[i, 0], settings[i, 1], h)
@@ -220,7 +222,7 @@ def run(
             if keep_probs[i] > 0:
                 drop(d, matrix(table, i, MASK, np.bool_), keep_probs[i])
             activate_backward(d, z, ops[i], settings[i, 0], settings[i, 1])
-            b, db = matrix(table, i, B, dtype), dw[0, : d.shape[1]].reshape(1, d.shape[1])
+            b, db = matrix(table, i, B, dtype), room[0, : d.shape[1]].reshape(1, d.shape[1])
             add_rows(d, db[0])
             m, v = matrix(table, i, BIAS_M, dtype), matrix(table, i, BIAS_V, dtype)
             update(rule, row, b, db, m, v)
@@ -232,6 +234,6 @@ def run(
             else:
                 gemm(blas, 1.0, d, False, w, True, 0.0, dx)
         if size * weights >= SHARED:
-            update_shared(blas, workers, table, dw, rule, row)
+            update_shared(blas, workers, table, room, rule, row)
         else:
-            update_part(blas, 0, 1, table, dw, rule, row)
+            update_part(blas, 0, 1, table, room, rule, row)

@@ -63,14 +63,6 @@ def check_array(what: str, a: Any) -> None:
         )
 
 
-def check_gradient_shape(name: str, dw: Array, w: Array) -> None:
-    """ValueError unless dw, the gradient of the parameter w of that name, has its shape."""
-    if tuple(dw.shape) != tuple(w.shape):
-        raise ValueError(
-            f"the gradient of {name} should have its shape, {tuple(w.shape)}; got {tuple(dw.shape)}"
-        )
-
-
 def check_returned(what: str, a: Any) -> None:
     """TypeError unless a is an array; what: who returned it."""
     if not hasattr(a, "dtype"):

@@ -115,6 +115,11 @@ class Batches:
             part = slice(start, min(start + batch_size, len(self)))
             yield self.prepare(self.images[part, ...]), self.labels[part]
 
+    def are_finite(self) -> bool:
+        """Whether no number of the batches is infinite or NaN."""
+        xp = self.backend.xp
+        return all(bool(xp.all(xp.isfinite(x))) for x, _ in self.in_order(EVAL_BATCH))
+
 
 def evaluate(
     model: Module,

@@ -5,18 +5,19 @@ All of it works on any backend's arrays, which it perturbs in place; use float64
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from mlpkit_backends import Array, Backend, load
 
-from .arrays import are_floats, check_gradient_shape, dtype_name, floats
+from .arrays import are_floats, dtype_name, floats
 from .checks import check_counts, check_positive
 from .evaluation import dtype_of
-from .layers import Dropout, Layer
+from .layers import Dropout, Layer, gradient_of
 from .losses import CrossEntropy
-from .model import Module, check_model
+from .model import Module, check_model, check_parameters
 
 
 def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> float:
@@ -95,25 +96,12 @@ def eval_numerical_gradient_array(
     return chosen.asarray(gradient)
 
 
-def gradient_of(layer: Layer, name: str) -> Array:
-    """The gradient that the layer's backward left for its parameter, None for one that isn't
-    trained; ValueError where it left none."""
-    if name not in layer.grads:
-        raise ValueError(
-            f"layer {layer.name}'s backward left no gradient of {name}: it should put it into "
-            f"self.grads[{name!r}]"
-        )
-    dw = layer.grads[name]
-    if dw is not None:
-        check_gradient_shape(name, dw, layer.params[name])
-    return dw
-
-
 def check_gradients(
     model: Module,
     x: Array,
     labels: Array,
     *,
+    loss_func: CrossEntropy | None = None,
     directions: int = 3,
     seed: int = 0,
     h: float = 1e-5,
@@ -127,11 +115,12 @@ def check_gradients(
     that isn't float64, whose rounding would hide the difference, and for a gradient that a layer's
     backward leaves out or gives another shape. A parameter whose gradient is None is left out.
 
-    The loss is the mean cross entropy; dropout's masks are those of `seed`, and go on afterwards as
-    if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is compared with
-    <dw, u>.
+    loss_func: the mean cross entropy where it is None. Dropout's masks are those of `seed`, and go
+    on afterwards as if nothing had been. Along a unit direction u, (f(w + hu) - f(w - hu)) / 2h is
+    compared with <dw, u>.
     """
     check_model(model)
+    check_parameters(model)
     check_counts(directions=directions)
     check_positive(h=h)
     backend = model.backend
@@ -145,10 +134,13 @@ def check_gradients(
     if not x.shape[0]:
         raise ValueError("gradients are checked on one example or more; got none")
     rng = np.random.default_rng(seed)
-    loss_func = CrossEntropy(backend=backend)
+    loss_func = CrossEntropy(backend=backend) if loss_func is None else loss_func
+    dropouts = dropouts_of(model.net.layers)
 
     def loss() -> float:
-        return loss_func.forward(model.forward(x, True, seed), labels)
+        for dropout in dropouts:
+            dropout.seed, dropout.step = seed, 0
+        return float(loss_func.forward(model.forward(x, True), labels))
 
     def slope(layer: Layer, name: str, direction: Array) -> float:
         """The loss's numerical derivative along a direction of a parameter."""
@@ -161,7 +153,6 @@ def check_gradients(
         finally:
             layer.params[name] = w
 
-    dropouts = [layer for layer in model.net.layers if isinstance(layer, Dropout)]
     masks = [(dropout.seed, dropout.step) for dropout in dropouts]
     try:
         for _ in range(2):  # twice, as a layer that adds to its gradients is wrong the second time
@@ -185,3 +176,17 @@ def check_gradients(
     finally:
         for dropout, state in zip(dropouts, masks, strict=True):
             dropout.seed, dropout.step = state
+
+
+def dropouts_of(layers: Iterable[Layer]) -> list[Dropout]:
+    """The dropout layers among these, and among the layers that they are made of."""
+    found, seen, waiting = [], set(), list[Any](layers)
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, list | tuple):
+            waiting += part
+        elif isinstance(part, Layer) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += vars(part).values()
+            found += [part] if isinstance(part, Dropout) else []
+    return found

@@ -11,10 +11,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from mlpkit_backends import Array, Backend
+from mlpkit_backends import Array
 
 from .checks import check_counts, check_nonnegative
+from .evaluation import Batches
 from .model import Module
+from .signals import uninterrupted
 
 
 class TrainingDiverged(ArithmeticError):  # noqa: N818 - the field's word for it
@@ -165,8 +167,8 @@ class Losses:
     """The losses of an epoch's chunks, brought to the host when asked for. A watcher may take those
     that it has read out of the history."""
 
-    def __init__(self, backend: Backend, history: History) -> None:
-        self.backend, self.history = backend, history
+    def __init__(self, train: Batches, history: History) -> None:
+        self.train, self.history = train, history
         self.pending: list[Array] = []
 
     @contextmanager
@@ -186,23 +188,34 @@ class Losses:
 
     def read(self) -> list[float]:
         """The losses that are in the history, with all noted so far. Raises TrainingDiverged."""
-        recorded = self.history.losses
-        while self.pending:
-            values = self.backend.to_numpy(self.pending.pop(0))
-            bad = np.flatnonzero(~np.isfinite(values))
-            if bad.size:
-                self.pending.clear()
-                recorded += map(float, values[: bad[0]])
-                self.history.ahead = True
-                cause = (
-                    "training diverged; lower the learning rate (lr)"
-                    if self.history.iterations
-                    else "before any update: the images or the initial parameters hold numbers "
-                    "that are too large, infinite or NaN; mend those"
-                )
-                at = self.history.iterations + 1
-                raise TrainingDiverged(
-                    f"the loss became {values[bad[0]]} at iteration {at}: {cause}", self.history
-                )
-            recorded += map(float, values)
-        return recorded
+        with uninterrupted():  # a chunk's are here or there
+            while self.pending:
+                self.record(self.train.backend.to_numpy(self.pending.pop(0)))
+        return self.history.losses
+
+    def record(self, values: Any) -> None:
+        """Put a chunk's losses into the history. Raises TrainingDiverged."""
+        bad = np.flatnonzero(~np.isfinite(values))
+        self.history.losses += map(float, values[: bad[0]] if bad.size else values)
+        if bad.size:
+            self.pending.clear()
+            self.history.ahead = True
+            done = self.history.iterations
+            raise TrainingDiverged(
+                f"the loss became {values[bad[0]]} at iteration {done + 1}: "
+                f"{cause_of(self.train, trained=done > 0)}",
+                self.history,
+            )
+
+
+def cause_of(batches: Batches, trained: bool) -> str:
+    """Why a loss of these isn't finite, and what to do, in words. trained: whether the parameters
+    have been updated."""
+    if not batches.are_finite():
+        return "the images hold numbers that are too large, infinite or NaN; mend those"
+    if not trained:
+        return (
+            "before any update: the images or the initial parameters hold numbers that are too "
+            "large, or parameters are infinite or NaN; mend those"
+        )
+    return "training diverged; lower the learning rate (lr)"

@@ -66,6 +66,24 @@ class Layer:
         return value
 
 
+def gradient_of(layer: Layer, name: str) -> Array:
+    """The gradient that the layer's backward left for its parameter, None for one that isn't
+    trained; ValueError where it left none."""
+    if name not in layer.grads:
+        raise ValueError(
+            f"layer {layer.name}'s backward left no gradient of {name}: it should put it into "
+            f"self.grads[{name!r}]"
+        )
+    dw, shape = layer.grads[name], tuple(layer.params[name].shape)
+    if dw is not None and not hasattr(dw, "shape"):
+        raise ValueError(f"the gradient of {name} should be an array; got {type(dw).__name__}")
+    if dw is not None and tuple(dw.shape) != shape:
+        raise ValueError(
+            f"the gradient of {name} should have its shape, {shape}; got {tuple(dw.shape)}"
+        )
+    return dw
+
+
 def check_gradient(layer: Layer, dout: Array, shape: tuple[int, ...]) -> None:
     """ValueError unless dout has the shape of the layer's output: it would be broadcast."""
     check_array(f"layer {layer.name}'s backward", dout)
@@ -213,10 +231,11 @@ class Activation(Layer):
 
     def __init__(self, name: str | None = None, *, backend: str | Backend | None = None) -> None:
         super().__init__(self.op if name is None else name, backend=backend)
-        if not hasattr(self.backend, self.op):
+        ops = (self.op, f"{self.op}_backward")
+        if not all(hasattr(self.backend, op) for op in ops):
             raise ValueError(
-                f"{type(self).__name__}'s op, {self.op!r}, is none of the backend's: write it and "
-                f"{self.op}_backward in base.py, or a Layer with forward and backward"
+                f"{type(self).__name__}'s op, {self.op!r}, is none of the backend's: write "
+                f"{' and '.join(ops)} in base.py, or a Layer with forward and backward"
             )
 
     @property

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
+
 from mlpkit_backends import Array, Backend, load
 
 from .arrays import check_array, check_returned
@@ -204,6 +206,29 @@ class Module:
             dout = layer.backward(dout)
             check_returned(f"layer {layer.name}'s backward", dout)
         return dout
+
+
+def check_parameters(model: Module) -> None:
+    """TypeError for a parameter that isn't an array, which updates could not reach in place;
+    ValueError for parameters of a layer that the network doesn't have, as those of a layer that is
+    another's attribute."""
+    for layer in model.net.layers:
+        for name, p in layer.params.items():
+            if not hasattr(p, "shape") or isinstance(p, np.generic):
+                raise TypeError(
+                    f"parameter {name} of layer {layer.name} should be an array, which updates "
+                    f"change in place; got {type(p).__name__}: make it with backend.asarray"
+                )
+    own = {id(p) for p in model.net.params.values()}
+    for owner in (model, *model.net.layers):
+        for attribute, part in vars(owner).items():
+            if isinstance(part, Layer) and any(id(p) not in own for p in part.params.values()):
+                raise ValueError(
+                    f"the network lacks the parameters of {type(owner).__name__}'s layer "
+                    f"{attribute}, {', '.join(part.params)}, and would neither train nor save "
+                    "them: put that layer into the Sequential, or share its params and grads with "
+                    "the layer that uses it"
+                )
 
 
 def check_model(model: Any) -> None:

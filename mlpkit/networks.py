@@ -16,7 +16,7 @@ from mlpkit_backends import Backend, load
 from .checks import check_counts
 from .layers import Dropout, Flatten, FullyConnected, Layer, LeakyReLU
 from .model import Module, Sequential
-from .seeding import Seed
+from .seeding import Seed, generator
 
 
 class MLP(Module):
@@ -46,7 +46,7 @@ class MLP(Module):
             raise ValueError(f"widths needs at least two, input and output; got {widths}")
         check_counts(**{f"widths[{i}]": width for i, width in enumerate(widths)})
         chosen = load(backend)
-        rng = None if seed is None else np.random.default_rng(seed)
+        rng = generator(seed)
         if isinstance(seed, np.random.Generator):
             if dropout_seed is None and keep_prob:
                 dropout_seed = int(seed.integers(2**63))
@@ -116,7 +116,7 @@ class SmallFullyConnectedNetwork(Module):
 
     def __init__(self, *, seed: Seed = None, backend: str | Backend | None = None) -> None:
         chosen = load(backend)
-        rng = None if seed is None else np.random.default_rng(seed)
+        rng = generator(seed)
         net = Sequential(
             FullyConnected(4, 30, 0.02, "fc_1", seed=rng, backend=chosen),
             LeakyReLU(backend=chosen),

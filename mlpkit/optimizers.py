@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from mlpkit_backends import Array, Backend
 
-from .arrays import check_gradient_shape
 from .checks import check_nonnegative, check_positive
+from .layers import gradient_of
 from .model import Module, Sequential
 
 
@@ -77,23 +77,27 @@ class Optimizer:
         """One update of every parameter from its gradient."""
         self.advance()
         for backend, name, w, dw in self.gradients():
-            self.update(backend, name, w, dw)
+            if self.update(backend, name, w, dw) is not None:  # type: ignore[func-returns-value]
+                raise TypeError(
+                    f"{type(self).__name__}'s update should change {name} in place, as w -= ... "
+                    "does, and return nothing; it returned something"
+                )
 
     def gradients(self) -> Iterable[tuple[Backend, str, Array, Array]]:
         """Every parameter that has a gradient, once: with the sum of its gradients where several
-        layers have it. ValueError for a gradient that is no parameter's."""
+        layers have it. ValueError for a gradient that is missing, of another shape than its
+        parameter, or no parameter's."""
         found: dict[int, tuple[Backend, str, Array, Array]] = {}
         for layer in self.net.layers:
-            for name, dw in layer.grads.items():
-                if dw is None:
+            if extra := layer.grads.keys() - layer.params.keys():
+                known = ", ".join(layer.params) or "none"
+                raise ValueError(
+                    f"layer {layer.name} has a gradient of {min(extra)!r}, and no such parameter; "
+                    f"it has: {known}"
+                )
+            for name, w in layer.params.items():
+                if (dw := gradient_of(layer, name)) is None:
                     continue
-                if name not in layer.params:
-                    known = ", ".join(layer.params) or "none"
-                    raise ValueError(
-                        f"layer {layer.name} has a gradient of {name!r}, and no such parameter; "
-                        f"it has: {known}"
-                    )
-                w = layer.params[name]
                 if id(w) in found:
                     backend, first, _, other = found[id(w)]
                     found[id(w)] = backend, first, w, other + dw
@@ -102,8 +106,7 @@ class Optimizer:
         return found.values()
 
     def update(self, backend: Backend, name: str, w: Array, dw: Array) -> None:
-        """Update w, the parameter of that name, in place; ValueError where dw's shape differs."""
-        check_gradient_shape(name, dw, w)
+        """Update w, the parameter of that name, in place."""
         state = self.state_of(backend, name, w)
         # Python's floats: NumPy's own would decide the dtype of what they touch.
         settings = map(float, (self.lr, *self.settings))
@@ -135,7 +138,8 @@ class SGD(Optimizer):
 
 
 class SGDM(Optimizer):
-    """Gradient descent with momentum: v ← momentum v - lr dw; w ← w + v. ValueError for a negative
+    """Gradient descent with momentum: v ← momentum v - lr dw; w ← w + v. The learning rate is in v,
+    where PyTorch multiplies v by it: they differ once lr changes. ValueError for a negative
     momentum."""
 
     op, state_names, setting_names = "sgdm_update", ("velocity",), ("momentum",)

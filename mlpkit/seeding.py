@@ -16,9 +16,16 @@ Seed: TypeAlias = int | np.random.Generator | None
 def normal(shape: tuple[int, ...], seed: Seed) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Standard normals, float64: from a Generator, a new one for an integer seed, or NumPy's global
     state where seed is None."""
-    if seed is None:
-        return np.random.standard_normal(shape)
-    return np.random.default_rng(seed).standard_normal(shape)
+    rng = generator(seed)
+    return np.random.standard_normal(shape) if rng is None else rng.standard_normal(shape)
+
+
+def generator(seed: Seed) -> np.random.Generator | None:
+    """The Generator itself, a new one for an integer seed, None for None. ValueError for any
+    other."""
+    if seed is None or isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(check_seed(seed))
 
 
 def check_seed(seed: int | None) -> int:

@@ -98,6 +98,30 @@ def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A Ctrl-C that would raise KeyboardInterrupt does so at the end of the block; a second one at
+    once. Another handler than Python's own stays."""
+    waiting: list[int] = []
+
+    def wait(number: int, frame: Any) -> None:
+        if waiting:
+            raise KeyboardInterrupt
+        waiting.append(number)
+
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not own or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if waiting:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def unmasked(raised: list[int]) -> Iterator[None]:
     """An error after a handler raised Stopped is the signal's, and is raised as that, with its
     notes: what a handler raises may come out as another, as a RuntimeError from a class that is

@@ -16,12 +16,13 @@ from mlpkit_backends import Array
 
 from .checks import check_counts, wrong_kind
 from .evaluation import EVAL_BATCH, Batches, check_scorable, dtype_of, score_all
-from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged
+from .history import EarlyStopping, Epoch, History, Losses, TrainingDiverged, cause_of
 from .losses import CrossEntropy
 from .model import Module, check_model
 from .optimizers import Optimizer
 from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
+from .signals import uninterrupted
 from .training_checks import check_history, check_parts, check_settings
 
 CHUNK = 32  # iterations handed to the backend at a time
@@ -52,7 +53,7 @@ def fit(
     epochs: int,
     seed: int,
     lr_decay: float = 1.0,
-    lr_decay_every: int = 1000,
+    lr_decay_every: int = 1,
     patience: int | None = None,
     min_delta: float = 0.0,
     chunk: int = CHUNK,
@@ -98,7 +99,7 @@ def fit(
         check_scorable(model, batches)
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
     history.how, history.stopped, history.seed = step.step.how, "", seed
-    losses = Losses(backend, history)
+    losses = Losses(train, history)
     chunks = ChunkSize(chunk)
 
     def order_of(number: int) -> Any:
@@ -116,10 +117,11 @@ def fit(
             done = history.iterations - before
             while done < per_epoch:
                 first, done = done, min(done + chunks.size, per_epoch)
-                history.ahead = True  # until the step has come to its end
-                with chunks.timed(done - first):
-                    losses.add(step(on_device[first:done, :]))
-                history.ahead = False
+                with uninterrupted():
+                    history.ahead = True  # until the step has come to its end
+                    with chunks.timed(done - first):
+                        losses.add(step(on_device[first:done, :]))
+                    history.ahead = False
                 if watcher is not None:
                     watcher.iterations(before + done, epochs * per_epoch, losses)
                 if pause is not None:
@@ -136,18 +138,18 @@ def fit(
                 for score in score_all(model, loss_func, part, EVAL_BATCH, pause)
             )
             if not np.isfinite(scores).all():
-                losses_of = {"training": scores[0], "validation": scores[2]}
-                split = next(name for name, loss in losses_of.items() if not np.isfinite(loss))
+                parts = (("training", train, scores[0]), ("validation", val, scores[2]))
+                split, part, loss = next(p for p in parts if not np.isfinite(p[2]))
                 raise TrainingDiverged(
-                    f"the loss over the {split} split became {losses_of[split]} after iteration "
-                    f"{number * per_epoch}: training diverged; lower the learning rate (lr), or "
-                    "look for NaN and infinite values in that split's images",
+                    f"the loss over the {split} split became {loss} after iteration "
+                    f"{number * per_epoch}: {cause_of(part, trained=True)}",
                     history,
                 )
-            history.record(Epoch(number * per_epoch, optimizer.lr, *scores), model)
-            stopping.see(history.epochs[-1])
-            if number % lr_decay_every == 0:
-                optimizer.lr *= lr_decay
+            with uninterrupted():
+                history.record(Epoch(number * per_epoch, optimizer.lr, *scores), model)
+                stopping.see(history.epochs[-1])
+                if number % lr_decay_every == 0:
+                    optimizer.lr *= lr_decay
             if watcher is not None:
                 watcher.epoch(number, epochs, history)
             if pause is not None:

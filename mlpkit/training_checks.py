@@ -9,7 +9,7 @@ from .checks import check_counts, check_positive, wrong_kind
 from .evaluation import Batches, check_batches, dtype_of
 from .history import History
 from .losses import CrossEntropy
-from .model import Module, check_model
+from .model import Module, check_model, check_parameters
 
 
 def check_settings(
@@ -64,6 +64,7 @@ def check_parts(
     """TypeError, saying how to make one, for a part of another kind; ValueError unless the
     optimizer is the model's, all arrays are one backend's, and the batches of the model's dtype."""
     check_model(model)
+    check_parameters(model)
     check_batches("train", train)
     check_batches("val", val)
     check_has(loss_func, ("forward", "backward"), "loss_func", "a loss, as CrossEntropy()")

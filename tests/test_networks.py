@@ -13,6 +13,7 @@ from mlpkit import (
     MLP,
     SGD,
     SGDM,
+    Batches,
     Dropout,
     DropoutNet,
     Flatten,
@@ -28,6 +29,7 @@ from mlpkit import (
     check_gradients,
 )
 from mlpkit_backends import Backend
+from mlpkit_backends.cpu import NumpyBackend
 
 # class, its fully connected layers (name, inputs, outputs), the weights' scale
 NETWORKS = {
@@ -265,6 +267,26 @@ def test_a_network_is_copied_and_pickled_with_its_backend(backend: Backend) -> N
         assert other.backend is model.backend
         other.net.get_params("fc1_w")[...] = 0.0
         assert backend.to_numpy(model.net.get_params("fc1_w")).any()
+
+
+def test_a_network_on_a_backend_that_load_does_not_give() -> None:
+    class Own(NumpyBackend):
+        pass
+
+    model = MLP((6, 3), seed=1, backend=Own())
+    with pytest.raises(TypeError, match=r"backend 'numpy' is copied and pickled by its name, and"):
+        copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a"])
+def test_what_is_no_seed(seed) -> None:
+    with pytest.raises(ValueError, match=r"seed must be an integer from 0 .*; got"):
+        MLP((6, 3), seed=seed)
+
+
+def test_what_is_no_backend() -> None:
+    with pytest.raises(TypeError, match=r"backend should be a name or a Backend; got ndarray"):
+        Batches.of(np.ones((2, 6)), np.zeros(2, int), "numpy", "float64")
 
 
 def test_a_pickle_has_no_part_of_a_batch(backend: Backend) -> None:

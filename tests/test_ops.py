@@ -104,6 +104,11 @@ def test_correct_counts_the_first_of_equal_scores(backend: Backend) -> None:
     assert int(backend.count_correct(scores, backend.asarray([1, 0, 1]))) == 2
 
 
+def test_scores_that_are_no_numbers_are_not_correct(backend: Backend) -> None:
+    scores = backend.asarray([[np.nan, 1.0], [0.0, np.nan], [np.inf, 0.0], [1.0, 0.0]])
+    assert int(backend.count_correct(scores, backend.asarray([0, 1, 0, 0]))) == 2
+
+
 # The numbers of Random123's test-vector file (kat_vectors, philox 4x64 10):
 # https://github.com/DEShawResearch/random123/blob/main/tests/kat_vectors
 PHILOX_ZERO = (0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B)

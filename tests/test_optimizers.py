@@ -183,3 +183,24 @@ def test_a_gradient_that_is_no_parameters(backend: Backend) -> None:
     net.layers[0].grads["w"] = backend.asarray(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"layer a has a gradient of 'w'.*it has: a_w, a_b"):
         SGD(net).step()
+
+
+def test_a_gradient_that_a_backward_left_out() -> None:
+    net = Sequential(FullyConnected(2, 3, name="a"))
+    net.layers[0].grads = {"a_w": np.ones((2, 3))}
+    with pytest.raises(ValueError, match=r"layer a's backward left no gradient of a_b: "):
+        SGD(net).step()
+    net.layers[0].grads["a_b"] = 1.0
+    with pytest.raises(ValueError, match=r"gradient of a_b should be an array; got float"):
+        SGD(net).step()
+
+
+def test_an_update_that_is_not_in_place() -> None:
+    class Away(Optimizer):
+        def update(self, backend, name, w, dw):
+            return w - self.lr * dw
+
+    net = Sequential(FullyConnected(2, 3, name="a"))
+    net.layers[0].grads = {"a_w": np.ones((2, 3)), "a_b": np.ones(3)}
+    with pytest.raises(TypeError, match=r"Away's update should change a_w in place, .*something"):
+        Away(net, 0.1).step()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from itertools import count
 
 import numpy as np
@@ -17,6 +19,7 @@ from mlpkit import (
     CrossEntropy,
     Flatten,
     FullyConnected,
+    Layer,
     Module,
     RMSProp,
     Sequential,
@@ -430,8 +433,84 @@ def test_numbers_that_are_none_from_the_start_are_not_the_learning_rates_fault()
     model = MLP((48, 3), seed=1, backend="numpy")
     split = Batches.of(model.backend, IMAGES * np.nan, LABELS, "float64")
     loss = CrossEntropy(backend="numpy")
-    with pytest.raises(TrainingDiverged, match=r"nan at iteration 1: before any update"):
+    with pytest.raises(TrainingDiverged, match=r"nan at iteration 1: the images hold numbers"):
         fit(model, loss, SGD(model), split, split, batch_size=8, epochs=1, seed=0)
+    model.net.params["fc1_b"][0] = np.nan
+    good = Batches.of(model.backend, IMAGES, LABELS, "float64", MEAN)
+    with pytest.raises(TrainingDiverged, match=r"nan at iteration 1: before any update"):
+        fit(model, loss, SGD(model), good, good, batch_size=8, epochs=1, seed=0)
+
+
+def test_one_image_that_is_no_number_is_not_the_learning_rates_fault() -> None:
+    model = MLP((48, 3), seed=1, backend="numpy")
+    images = IMAGES / 255
+    images[epoch_order(50, 0, 1)[35]] = np.inf
+    split = Batches.of(model.backend, images, LABELS, "float64")
+    with pytest.raises(TrainingDiverged, match=r"nan at iteration 5: the images hold numbers"):
+        fit(
+            model,
+            CrossEntropy(backend="numpy"),
+            SGD(model),
+            split,
+            split,
+            batch_size=8,
+            epochs=1,
+            seed=0,
+        )
+
+
+def test_the_learning_rate_decays_each_epoch_unless_told_otherwise(backend: Backend) -> None:
+    history, _ = run(backend, lr_decay=0.5)
+    assert [epoch.lr for epoch in history.epochs] == [0.1, 0.05, 0.025, 0.0125, 0.00625]
+
+
+class Interrupting(Layer):
+    """A layer that is interrupted, as by Ctrl-C, in its forwards of those numbers in training."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__("interrupting", backend="numpy")
+        self.numbers, self.calls, self.after = numbers, 0, 0
+
+    def forward(self, x):
+        if self.is_training:
+            self.calls += 1
+            for _ in range(self.numbers.count(self.calls)):
+                signal.raise_signal(signal.SIGINT)
+            self.after = self.calls
+        return x
+
+    def backward(self, dout):
+        return dout
+
+
+def interrupted_parts(*numbers: int):
+    model = MLP((48, 3), seed=1, backend="numpy")
+    model.net.layers.append(layer := Interrupting(*numbers))
+    split = Batches.of(model.backend, IMAGES, LABELS, "float64", MEAN)
+    return layer, (model, CrossEntropy(backend="numpy"), Adam(model), split, split)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends itself signals")
+def test_ctrl_c_waits_for_the_iterations_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"batch_size": 8, "epochs": 3, "seed": 4, "lr_decay": 0.5}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _, others = interrupted_parts()
+        whole = fit(*others, **settings)
+        _, own = interrupted_parts(1, 3, 12, 17)
+        history = History()
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                fit(*own, **settings, history=history)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        fit(*own, **settings, history=history)
+        assert (history.losses, history.epochs) == (whole.losses, whole.epochs)
+        layer, own = interrupted_parts(3, 3)
+        with pytest.raises(KeyboardInterrupt):
+            fit(*own, **settings)
+        assert (layer.calls, layer.after) == (3, 2)  # the second one doesn't wait
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def parts(backend: Backend, optimizer: str):

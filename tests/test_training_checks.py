@@ -13,7 +13,10 @@ from mlpkit import (
     Adam,
     Batches,
     CrossEntropy,
+    FullyConnected,
     History,
+    Layer,
+    check_gradients,
     compute_acc,
     evaluate,
     fit,
@@ -217,3 +220,51 @@ def test_what_is_no_network_or_split_to_score() -> None:
     data = {"data_train": (IMAGES, LABELS), "data_val": (IMAGES, LABELS)}
     with pytest.raises(TypeError, match=r"model should be a Module.*got the class MLP"):
         train_net(data, MLP, CrossEntropy(), SGD(model), 8, 1)
+
+
+class Affine(Layer):
+    """x w + b, by a layer of its own whose parameters it may share."""
+
+    def __init__(self, shares: bool) -> None:
+        super().__init__("affine")
+        self.inner = FullyConnected(3, 3, 0.1, "inner", seed=2, backend="numpy")
+        if shares:
+            self.params |= self.inner.params
+            self.inner.params, self.inner.grads = self.params, self.grads
+
+    def forward(self, x):
+        return self.inner.forward(x)
+
+    def backward(self, dout):
+        return self.inner.backward(dout)
+
+
+def test_a_layer_whose_parameters_the_network_lacks() -> None:
+    model = MLP((4, 3), seed=1, backend="numpy")
+    model.net.layers.append(Affine(shares=False))
+    said = r"lacks the parameters of Affine's layer inner, inner_w, inner_b, and would neither"
+    with pytest.raises(ValueError, match=said):
+        train(model=model)
+    with pytest.raises(ValueError, match=said):
+        check_gradients(model, IMAGES, LABELS)
+    model.net.layers[-1] = Affine(shares=True)
+    before = model.net.params["inner_w"].copy()
+    train(model=model)
+    assert not np.array_equal(model.net.params["inner_w"], before)
+
+
+def test_a_layer_that_is_the_models_attribute_alone() -> None:
+    model = MLP((4, 3), seed=1, backend="numpy")
+    model.head = FullyConnected(3, 3, name="head", backend="numpy")
+    with pytest.raises(ValueError, match=r"lacks the parameters of MLP's layer head, head_w"):
+        train(model=model)
+    model.head = model.net.layers[-1]
+    train(model=model)
+
+
+@pytest.mark.parametrize("value", [np.float64(1.0), 1.0, [1.0]])
+def test_a_parameter_that_is_no_array(value: Any) -> None:
+    model = MLP((4, 3), seed=1, backend="numpy")
+    model.net.layers[-1].params["scale"] = value
+    with pytest.raises(TypeError, match=r"parameter scale of layer fc1 should be an array"):
+        train(model=model)

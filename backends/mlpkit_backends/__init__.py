@@ -45,10 +45,12 @@ def load(name: str | Backend | None = None) -> Backend:
     is returned as it is. A backend asked for by name is that backend or an error.
 
     Raises BackendUnavailable with the cause and the line that mends it; ValueError for a name that
-    is none of these.
+    is none of these; TypeError for what is no name.
     """
     if isinstance(name, Backend):
         return name
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"backend should be a name or a Backend; got {type(name).__name__}")
     source = "backend"
     if name is None:
         name, source = os.environ.get("MLPKIT_BACKEND") or "auto", "MLPKIT_BACKEND"

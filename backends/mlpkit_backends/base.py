@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .errors import BackendUnavailable
 from .plan import Array, Plan
 
 __all__ = ["Array", "Backend", "EagerStep", "Step"]
@@ -64,9 +65,19 @@ class Backend:
         return f"Backend({self.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled by name, as modules can't be: models with it."""
+        """Copied and pickled by name, as modules can't be: models with it. TypeError for one that
+        isn't what `load` gives for its name."""
         from . import load
 
+        try:
+            own = load(self.name) is self
+        except (BackendUnavailable, ValueError):
+            own = False
+        if not own:
+            raise TypeError(
+                f"backend {self.name!r} is copied and pickled by its name, and load doesn't give "
+                "it for that: add it to mlpkit_backends/__init__.py"
+            )
         return load, (self.name,)
 
     # Arrays: between host and device.
@@ -125,8 +136,10 @@ class Backend:
         return self.xp.astype(images, mean.dtype) / 255 - mean
 
     def count_correct(self, scores: Array, labels: Array) -> Array:
-        """How many rows of scores (N, C) have their largest entry at labels (N,): 0-d int64."""
-        hits = self.xp.argmax(scores, axis=1) == labels
+        """How many rows of scores (N, C) have their largest entry at labels (N,): 0-d int64. A row
+        with a NaN has none."""
+        numbers = ~self.xp.any(self.xp.isnan(scores), axis=1)
+        hits = numbers & (self.xp.argmax(scores, axis=1) == labels)
         return self.xp.sum(self.xp.astype(hits, self.xp.int64))
 
     # Fully connected: y = x w + b, x (N, D), w (D, M), b (M,), y (N, M).

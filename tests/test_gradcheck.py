@@ -149,6 +149,55 @@ def test_a_gradient_that_a_layer_leaves_out_or_gives_another_shape() -> None:
         check(lambda grads, ds, whole: grads.update(s=whole))
 
 
+class Doubled(Layer):
+    """A layer made of others: an affine map, then dropout, twice the result."""
+
+    def __init__(self) -> None:
+        super().__init__("doubled")
+        self.parts = [FullyConnected(3, 4, 0.5, "inner", seed=2), Dropout(0.5, seed=3)]
+        for part in self.parts:
+            self.params |= part.params
+            self.grads |= part.grads
+            part.params, part.grads = self.params, self.grads
+
+    def forward(self, x):
+        first, second = self.parts
+        return 2 * second.forward(first.forward(x), self.is_training)
+
+    def backward(self, dout):
+        first, second = self.parts
+        return first.backward(second.backward(2 * dout))
+
+
+def test_dropout_within_a_layer_has_one_mask_while_it_is_checked() -> None:
+    layer = Doubled()
+    model = Module(Sequential(layer, FullyConnected(4, 2, 0.5, seed=1)))
+    errors = check_gradients(model, X, [0, 1])
+    assert set(errors) == {"inner_w", "inner_b", "fc_w", "fc_b"}
+    assert max(errors.values()) < 1e-7
+    assert (layer.parts[1].seed, layer.parts[1].step) == (3, 0)
+
+
+class SquaredError:
+    """Half the squared distance to one-hot labels; its gradient times `factor`."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def forward(self, scores, labels):
+        self.difference = scores - np.eye(scores.shape[1])[labels]
+        return 0.5 * (self.difference**2).sum()
+
+    def backward(self):
+        return self.factor * self.difference
+
+
+def test_a_loss_of_the_users_own_is_checked_too() -> None:
+    model = MLP((3, 2), 0.5, seed=1, backend="numpy")
+    assert max(check_gradients(model, X, [0, 1], loss_func=SquaredError(1)).values()) < 1e-7
+    assert min(check_gradients(model, X, [0, 1], loss_func=SquaredError(1.1)).values()) > 1e-2
+
+
 def test_a_check_along_no_direction() -> None:
     with pytest.raises(ValueError, match="directions must be a whole number, at least 1; got 0"):
         check_gradients(MLP((3, 2), seed=1), X, [0, 1], directions=0)

@@ -67,14 +67,14 @@ def compare(
     Runs that are in the folder already, with the same settings, are used again, and those that
     were stopped resumed.
     """
+    from .checks import check_counts
     from .compare import Comparison, train_all
     from .progress import RecipesDisplay, making_data
     from .report import REPORT, write_report
     from .run_files import check_place
 
-    for option, value in (("epochs", epochs), ("train-size", train_size), ("jobs", jobs)):
-        if value is not None and value < 1:
-            raise ValueError(f"--{option} must be at least 1; got {value}")
+    counts = {"--epochs": epochs, "--train-size": train_size, "--jobs": jobs}
+    check_counts(**{option: count for option, count in counts.items() if count is not None})
     if out.is_dir():  # said now, not after the trainings
         check_place(out / REPORT)
     comparison = Comparison(making_data(data), out, epochs, train_size, backend, seed)

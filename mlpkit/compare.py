@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from mlpkit_backends import load
 from mlpkit_backends.threads import VARIABLE, thread_count
 
 from .datasets import load_dataset
+from .progress import EPOCH_LINE
 from .provenance import data_hashes
 from .recipes import RECIPES, Recipe
 from .report_runs import read_run
@@ -26,8 +26,6 @@ from .resume import is_run, read_run_config
 from .run_files import RunError, check_free
 
 TRAIN = (sys.executable, "-m", "mlpkit", "train")
-# A line of TrainingDisplay's, which has no rate where nothing was left of the epoch to train.
-EPOCH = re.compile(r" *(\d+) / (\d+) .* ([\d.]+)%(?: +[\d.]+ it/s)?\n")
 GRACE = 5.0  # seconds for a training that is told to stop, to save what it has
 
 # The recipe, the epochs that are done and that there are, and the last validation accuracy.
@@ -148,7 +146,7 @@ def follow(name: str, child: subprocess.Popen[str], report: Report) -> None:
     assert child.stdout is not None
     line = ""
     for line in child.stdout:
-        if epoch := EPOCH.fullmatch(line):
+        if epoch := EPOCH_LINE.fullmatch(line):
             report(name, int(epoch[1]), int(epoch[2]), f"{epoch[3]}%")
     if child.wait():
         said = line.strip().removeprefix("mlpkit: ") or f"it ended with status {child.returncode}"

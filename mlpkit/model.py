@@ -98,7 +98,8 @@ class Sequential:
 
     def load(self, params: Mapping[str, Array], report: Callable[[str], None] = print) -> None:
         """Copy arrays into the parameters of the same names, in the parameters' own dtype, and
-        report each. Other names are left alone; ValueError where a shape differs or no name fits.
+        report each, and those that stay as they are, as no array has their name. Arrays of other
+        names aren't used. ValueError where a shape differs or no name fits.
         """
         if not isinstance(params, Mapping):
             raise TypeError(
@@ -126,6 +127,8 @@ class Sequential:
         for name, own, value in converted:
             own[...] = value
             report(f"Loading Params: {name} Shape: {tuple(own.shape)}")
+        if left := [name for name in self.params if name not in params]:
+            report(f"Left as they were: {', '.join(left)}")
 
 
 class ByName(MutableMapping[str, Array]):

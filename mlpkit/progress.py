@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,10 @@ class LastingConsole(Console):
 
     def on_broken_pipe(self) -> None:
         raise  # the error that this is called for
+
+
+# A line of TrainingDisplay.epoch's, which has no rate where nothing was left of the epoch to train.
+EPOCH_LINE = re.compile(r" *(\d+) / (\d+) .* ([\d.]+)%(?: +[\d.]+ it/s)?\n")
 
 
 class TrainingDisplay:

@@ -14,6 +14,7 @@ from mlpkit_backends import Backend, load
 from mlpkit_backends.threads import thread_count
 
 from .checkpoint import save_weights
+from .checks import check_counts
 from .datasets import Dataset, load_dataset
 from .evaluation import Batches, evaluate
 from .history import EarlyStopping, History
@@ -59,10 +60,8 @@ class Settings:
         check_dtype(self.dtype)
         check_seed(self.seed)
         EarlyStopping(self.patience, self.min_delta, ())
-        for setting in ("train_size", "val_size"):
-            value = getattr(self, setting)
-            if value is not None and value < 1:
-                raise ValueError(f"{setting} must be at least 1; got {value}")
+        sizes = {"train_size": self.train_size, "val_size": self.val_size}
+        check_counts(**{name: size for name, size in sizes.items() if size is not None})
 
     def load(self, folder: Path) -> Dataset:
         """The data with its splits as the settings ask for them."""

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 
 from mlpkit_backends.threads import thread_count
 
+from .checks import check_counts
 from .datasets import TEST_FILE, TRAIN_FILE
 from .scratch import scratch
+from .seeding import check_seed
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -92,17 +94,11 @@ def make(
     stops the work before, neither does. Each file's header has the SHA-256 of what follows it, by
     which read_mat knows a damaged one. keep: leave files that are there.
 
-    Raises ValueError for a size or number of workers below 1 and for a negative seed.
+    Raises ValueError for a size or number of workers below 1 and for what is no seed.
     """
     workers = min(8, thread_count()) if workers is None else workers
-    for name, value, least in (
-        ("train_size", train_size, 1),
-        ("test_size", test_size, 1),
-        ("seed", seed, 0),
-        ("workers", workers, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}; give a larger number.")
+    check_counts(train_size=train_size, test_size=test_size, workers=workers)
+    check_seed(seed)
     files = [folder / TRAIN_FILE, folder / TEST_FILE]
     with scratch(folder) as place:
         if keep and all(file.is_file() for file in files):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .arrays import shapes_of
 from .checks import check_counts, check_positive, wrong_kind
 from .evaluation import Batches, check_batches, dtype_of
@@ -77,6 +79,12 @@ def check_parts(
             "of another: build it from the model"
         )
     check_places(model, loss_func, train, val)
+    eps = getattr(optimizer, "eps", 0)
+    if eps and not np.dtype(train.dtype).type(eps):
+        raise ValueError(
+            f"eps {eps} is 0 in {train.dtype}, which would divide by 0: give the "
+            f"{type(optimizer).__name__} a larger one, as eps=1e-4"
+        )
 
 
 def check_has(part: Any, names: tuple[str, ...], name: str, wanted: str) -> None:

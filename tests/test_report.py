@@ -14,8 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from mlpkit import cli, synthetic
-from mlpkit.compare import EPOCH, Comparison, train_all
+from mlpkit.compare import Comparison, train_all
 from mlpkit.pdf_curves import PdfError, read_pdf
+from mlpkit.progress import EPOCH_LINE
 from mlpkit.report import figures, write_report
 from mlpkit.report_check import verify_report
 from mlpkit.report_runs import gather
@@ -427,8 +428,8 @@ def test_commands_and_their_status(mlpkit: Mlpkit, runs: list[Path], tmp_path: P
         (["verify-report", "folder.pdf", "RUNS"], "folder.pdf can't be read"),
         (["verify-report", "text.pdf", "RUNS"], "text.pdf is no PDF: name the file that"),
         (["verify-report", "figure.pdf", "RUNS"], "figure.pdf is a PDF, but no report"),
-        (["compare", "--jobs", "0"], "--jobs must be at least 1; got 0"),
-        (["compare", "--epochs", "0"], "--epochs must be at least 1; got 0"),
+        (["compare", "--jobs", "0"], "--jobs must be a whole number, at least 1; got 0"),
+        (["compare", "--epochs", "0"], "--epochs must be a whole number, at least 1; got 0"),
         (["compare", "--data", "none"], "--data takes svhn, synthetic or a folder"),
     ],
 )
@@ -510,6 +511,6 @@ def test_where_a_training_fails_no_other_is_begun(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", ["", "   1774 it/s"])
 def test_compare_reads_an_epoch_that_was_resumed_at_its_end_too(rate: str) -> None:
     line = f"   1 / 15     1.0665     1.1231      64.2%      61.6%{rate}\n"
-    epoch = EPOCH.fullmatch(line)
+    epoch = EPOCH_LINE.fullmatch(line)
     assert epoch is not None
     assert epoch.groups() == ("1", "15", "61.6")

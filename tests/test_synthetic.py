@@ -123,10 +123,10 @@ def test_contrast_goes_both_ways_and_brightness_varies() -> None:
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
     [
-        ({"train_size": 0}, "train_size must be at least 1, not 0"),
-        ({"test_size": -5}, "test_size must be at least 1, not -5"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
-        ({"workers": 0}, "workers must be at least 1, not 0"),
+        ({"train_size": 0}, "train_size must be a whole number, at least 1; got 0"),
+        ({"test_size": -5}, "test_size must be a whole number, at least 1; got -5"),
+        ({"seed": -1}, "seed must be an integer from 0 .*; got -1"),
+        ({"workers": 0}, "workers must be a whole number, at least 1; got 0"),
     ],
 )
 def test_bad_sizes_are_refused_and_leave_nothing(

@@ -222,6 +222,15 @@ def test_what_is_no_network_or_split_to_score() -> None:
         train_net(data, MLP, CrossEntropy(), SGD(model), 8, 1)
 
 
+def test_an_eps_that_is_nothing_in_half_precision() -> None:
+    model = MLP((4, 3), seed=1, dtype="float16", backend="numpy")
+    batches = Batches.of("numpy", IMAGES, LABELS, "float16")
+    given = {"model": model, "train": batches, "val": batches}
+    with pytest.raises(ValueError, match=r"eps 1e-08 is 0 in float16, .*the Adam a larger one"):
+        train(**given, optimizer=Adam(model))
+    train(**given, optimizer=Adam(model, eps=1e-4))
+
+
 class Affine(Layer):
     """x w + b, by a layer of its own whose parameters it may share."""
 

@@ -1,15 +1,16 @@
 """The benchmark's workloads on other libraries: the same weights, batches, formulas and updates.
 
-Each contender is a function of (weights, optimizer, batch size, data) that returns a function of
-the batches' indices (K, N), which trains on them in turn and returns the K losses on the host.
-weights: [w1, b1, w2, b2, ...]; data: images uint8 (count, 32, 32, 3), labels and the mean image.
-float32 but for `plain`. A step gathers its batch from the uint8 images by index and normalises it.
+Each contender is a function of a case and data that returns a function of the batches' indices
+(K, N), which trains on them in turn and returns the K losses on the host. data: images uint8
+(count, 32, 32, 3), labels and the mean image. float32 but for `plain`. A step gathers its batch
+from the uint8 images by index and normalises it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,19 @@ from mlpkit.benchmark import LEARNING_RATES, Case, CaseRun
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when a script is run by its path
 from bench.with_jax import jax_with
 from bench.with_torch import torch_graph, torch_with
-from bench.workload import BETA1, BETA2, DECAY, EPS, MOMENTUM, SLOPE, Array, Data, Run, Weights
+from bench.workload import BETA1, BETA2, DECAY, EPS, MOMENTUM, SLOPE, Array, Data, Run, weights_of
 
 
-def mlpkit_on(backend: str) -> Callable[[str, str, int, Data], Run]:
-    """mlpkit itself, which makes its own (the same) weights."""
-
-    def make(workload: str, optimizer: str, batch_size: int, data: Data) -> Run:
-        return CaseRun(Case(backend, workload, optimizer, batch_size, "float32"), data)
-
-    return make
+def mlpkit_on(backend: str) -> Callable[[Case, Data], Run]:
+    """mlpkit itself, on that backend."""
+    return lambda case, data: CaseRun(replace(case, backend=backend), data)
 
 
-def plain(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
+def plain(case: Case, data: Data) -> Run:
     """NumPy in float64 as students write it: np.where, and new arrays for everything."""
     images, labels, mean = data
-    params = [w.astype(np.float64) for w in weights]
+    optimizer = case.optimizer
+    params = [w.astype(np.float64) for w in weights_of(case)]
     state = [[np.zeros_like(w) for w in params] for _ in range(2)]
     lr, t = LEARNING_RATES[optimizer], 0
 
@@ -85,7 +83,7 @@ def plain(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
     return lambda order: np.array([step(index) for index in order])
 
 
-def sklearn(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
+def sklearn(case: Case, data: Data) -> Run:
     """scikit-learn's MLPClassifier, a partial_fit a batch. Its ReLU is given the slope that the
     workloads have; it has no RMSProp."""
     from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
@@ -100,11 +98,12 @@ def sklearn(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Ru
     _multilayer_perceptron.DERIVATIVES["relu"] = derivative
     images, labels, mean = data
     mean = mean.astype(np.float32)
+    weights, optimizer = weights_of(case), case.optimizer
     network = MLPClassifier(
         [w.shape[1] for w in weights[:-2:2]],
         solver="adam" if optimizer == "adam" else "sgd",
         alpha=0.0,
-        batch_size=batch_size,
+        batch_size=case.batch_size,
         learning_rate_init=LEARNING_RATES[optimizer],
         momentum=MOMENTUM if optimizer == "sgdm" else 0.0,
         nesterovs_momentum=False,
@@ -117,7 +116,7 @@ def sklearn(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Ru
     def batch(index: Array) -> Array:
         return (images[index].astype(np.float32) / 255 - mean).reshape(len(index), -1)
 
-    first = np.arange(batch_size)
+    first = np.arange(case.batch_size)
     network.partial_fit(batch(first), labels[first], classes=np.arange(10))
     for i in range(0, len(weights), 2):  # start over from the given weights, without a past
         network.coefs_[i // 2][...] = weights[i]

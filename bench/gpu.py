@@ -33,7 +33,6 @@ from bench.gpu_parity import checks, parity
 from bench.turns import Turns
 from mlpkit import benchmark
 from mlpkit.provenance import versions
-from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
 from mlpkit_backends import Backend, BackendUnavailable, DeviceError, load
 from mlpkit_backends.base import EagerStep, Step
@@ -163,11 +162,8 @@ def beside(backend: Backend, given: argparse.Namespace, others: dict[str, Any]) 
     """mlpkit beside others, at equal precision and from the same weights."""
 
     def contenders(case: benchmark.Case, data: benchmark.Data) -> dict[str, Callable[[], Any]]:
-        model = build_network(case.workload, 0.0, 0, case.dtype, backend)
-        weights = [backend.to_numpy(p).copy() for p in model.net.params.values()]
-        task = (weights, case.optimizer, case.batch_size, data)
-        ours = {OURS: partial(benchmark.CaseRun, case, data)}
-        return ours | {name: partial(make, *task) for name, make in others.items()}
+        ways = {OURS: benchmark.CaseRun} | others
+        return {name: partial(make, case, data) for name, make in ways.items()}
 
     return in_turns(backend, given, contenders)
 

@@ -29,7 +29,6 @@ from rich.table import Table
 from mlpkit import benchmark
 from mlpkit.plotting import save
 from mlpkit.provenance import versions
-from mlpkit.recipes import build_network
 from mlpkit.run_files import write_json
 from mlpkit_backends import BackendUnavailable, load
 
@@ -45,15 +44,9 @@ OURS = "mlpkit numba"
 
 def build(name: str, workload: str, optimizer: str) -> tuple[Run, Any]:
     """A contender's function, and the batches for it."""
-    batch_size = benchmark.WORKLOADS[workload]
-    data = benchmark.random_images()
-    if name.startswith("mlpkit"):
-        run = CONTENDERS[name](workload, optimizer, batch_size, data)
-    else:
-        model = build_network(workload, 0.0, 0, "float32", "numpy")
-        weights = [p.copy() for p in model.net.params.values()]
-        run = CONTENDERS[name](weights, optimizer, batch_size, data)
-    return run, benchmark.orders(batch_size)
+    size = benchmark.WORKLOADS[workload]
+    case = benchmark.Case("numba", workload, optimizer, size, "float32")
+    return CONTENDERS[name](case, benchmark.random_images()), benchmark.orders(size)
 
 
 def serve(name: str, workload: str, optimizer: str) -> None:

@@ -17,24 +17,25 @@ from bench.workload import (
     Array,
     Data,
     Run,
-    Weights,
+    weights_of,
 )
-from mlpkit.benchmark import LEARNING_RATES
+from mlpkit.benchmark import LEARNING_RATES, Case
 
 
-def jax_with(scan: bool, device: str = "") -> Callable[[Weights, str, int, Data], Run]:
+def jax_with(scan: bool, device: str = "") -> Callable[[Case, Data], Run]:
     """JAX: a jitted step with donated buffers, or lax.scan over all steps of a call. The data are
     arguments, as they would be constants of the compiled code otherwise; the batches' indices come
     to the device together, and the losses from it. device: what it has to run on, "gpu" or "cpu",
     if anything: one installed without CUDA takes the CPU unasked."""
 
-    def make(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
+    def make(case: Case, data: Data) -> Run:
         import jax
         import jax.numpy as jnp
 
         if device and jax.default_backend() != device:
             raise RuntimeError(f"JAX runs on the {jax.default_backend()} here, not on a {device}")
         jax.config.update("jax_default_matmul_precision", "highest")  # not TF32
+        weights, optimizer = weights_of(case), case.optimizer
         lr = LEARNING_RATES[optimizer]
         images = jnp.asarray(data[0].reshape(len(data[0]), -1))
         given = (images, jnp.asarray(data[1]), jnp.asarray(data[2].reshape(-1), jnp.float32))

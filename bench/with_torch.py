@@ -19,19 +19,22 @@ from bench.workload import (
     Data,
     Run,
     Weights,
+    weights_of,
 )
-from mlpkit.benchmark import LEARNING_RATES
+from mlpkit.benchmark import LEARNING_RATES, Case
 
 
 def torch_with(
     compiled: bool, device: str = "cpu", mode: str | None = None
-) -> Callable[[Weights, str, int, Data], Run]:
+) -> Callable[[Case, Data], Run]:
     """PyTorch, eager with fused optimizers, or with the network, its loss and the optimizer's step
     under torch.compile in a mode of its own."""
 
-    def make(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
+    def make(case: Case, data: Data) -> Run:
         import torch
         from torch.nn.functional import cross_entropy
+
+        weights, optimizer = weights_of(case), case.optimizer
 
         images, labels, mean = torch_data(torch, data, device)
         network = torch_network(torch, weights).to(device)
@@ -65,19 +68,21 @@ def torch_with(
     return make
 
 
-def torch_graph(steps: int, device: str = "cuda") -> Callable[[Weights, str, int, Data], Run]:
+def torch_graph(steps: int, device: str = "cuda") -> Callable[[Case, Data], Run]:
     """PyTorch on a GPU, so many whole steps as a CUDA graph, the optimizer fused and capturable.
     On a CPU the same without the graph, which shows that the start and the losses are right."""
 
-    def make(weights: Weights, optimizer: str, batch_size: int, data: Data) -> Run:
+    def make(case: Case, data: Data) -> Run:
         import torch
         from torch.nn.functional import cross_entropy
+
+        weights, optimizer = weights_of(case), case.optimizer
 
         images, labels, mean = torch_data(torch, data, device)
         network = torch_network(torch, weights).to(device)
         params = list(network.parameters())
         rule = torch_optimizer(torch, params, optimizer, fused=True, capturable=device == "cuda")
-        indices = torch.zeros((steps, batch_size), dtype=torch.int64, device=device)
+        indices = torch.zeros((steps, case.batch_size), dtype=torch.int64, device=device)
         losses = torch.zeros(steps, device=device)
 
         def work() -> None:

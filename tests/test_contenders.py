@@ -10,8 +10,7 @@ import pytest
 from bench.contenders import CONTENDERS, LACKING
 from bench.with_jax import jax_with
 from bench.with_torch import torch_graph
-from mlpkit.benchmark import LEARNING_RATES, WORKLOADS
-from mlpkit.recipes import build_network
+from mlpkit.benchmark import LEARNING_RATES, WORKLOADS, Case
 
 # The GPU's, as far as a CPU carries them: all but the recording itself.
 ON_A_CPU = {
@@ -31,15 +30,9 @@ STEPS = 6
 
 def losses(name: str, workload: str, optimizer: str) -> np.ndarray:
     """A contender's first losses."""
-    batch_size = WORKLOADS[workload]
-    if name.startswith("mlpkit"):
-        run = CONTENDERS[name](workload, optimizer, batch_size, DATA)
-    else:
-        model = build_network(workload, 0.0, 0, "float32", "numpy")
-        weights = [p.copy() for p in model.net.params.values()]
-        run = ALL[name](weights, optimizer, batch_size, DATA)
-    order = np.random.default_rng(1).integers(0, 256, (STEPS, batch_size))
-    return run(order)
+    case = Case("numba", workload, optimizer, WORKLOADS[workload], "float32")
+    order = np.random.default_rng(1).integers(0, 256, (STEPS, case.batch_size))
+    return ALL[name](case, DATA)(order)
 
 
 @pytest.fixture(scope="module")
@@ -70,4 +63,4 @@ def test_jax_on_a_cpu_is_no_contender_of_a_gpus() -> None:
     jax = pytest.importorskip("jax")
     other = "cpu" if jax.default_backend() == "gpu" else "gpu"
     with pytest.raises(RuntimeError, match=f"not on a {other}"):
-        jax_with(scan=True, device=other)([], "sgd", 1, DATA)
+        jax_with(scan=True, device=other)(Case("numpy", "fcn", "sgd", 1, "float32"), DATA)

@@ -65,33 +65,17 @@ def grade(
         write_starter(starter)
         print(f"{starter}/lib holds the assignment's skeleton: write each body, then grade it")
         return
-    for option, seconds in (("timeout", timeout), ("total", total)):
-        if not 0 < seconds <= DAY:
-            raise ValueError(
-                f"--{option} should be above 0 s and at most a day, {DAY} s; got {seconds:g}"
-            )
-    if not LEAST_MEMORY <= memory <= MOST_MEMORY:
-        raise ValueError(
-            f"--memory should be from {LEAST_MEMORY} MB, which a right solution takes, to "
-            f"{MOST_MEMORY}; got {memory}"
-        )
+    check_limits(timeout, total, memory)
     places = {"out": out, "junit": junit, "markdown": markdown, "csv": csv}
     check_places(places.values(), [*(submissions or []), weights, rubric])
     if submissions and backend is not None:
         raise ValueError("--backend is for mlpkit itself: a submission runs on NumPy; leave it out")
     named = short_names(submissions or [])
-    if out is not None and len(named) > 1:
-        raise ValueError(
-            f"--out writes Gradescope's file, which is of one submission; got {len(named)}: grade "
-            "them one by one, or use --csv, --markdown or --junit"
-        )
-    if weights is not None and len(named) > 1:
-        raise ValueError(
-            f"--weights are those of one submission; got {len(named)}: grade them one by one"
-        )
-    sections = SECTIONS if rubric is None else reweigh(SECTIONS, rubric)
+    if len(named) > 1:
+        check_alone(len(named), out, weights)
     if (weights is None) != (data is None):
         raise ValueError("--weights and --data go together: give both or neither")
+    sections = SECTIONS if rubric is None else reweigh(SECTIONS, rubric)
     scored = []
     if weights is not None and data is not None:
         points = next(section.points for section in sections if section.name == SECTION)
@@ -119,3 +103,30 @@ def grade(
         raise typer.Exit(2)
     if any(section.status != "passed" for each in grades for section in each.sections):
         raise typer.Exit(1)
+
+
+def check_limits(timeout: float, total: float, memory: int) -> None:
+    """ValueError for limits that no grading could have."""
+    for option, seconds in (("timeout", timeout), ("total", total)):
+        if not 0 < seconds <= DAY:
+            raise ValueError(
+                f"--{option} should be above 0 s and at most a day, {DAY} s; got {seconds:g}"
+            )
+    if not LEAST_MEMORY <= memory <= MOST_MEMORY:
+        raise ValueError(
+            f"--memory should be from {LEAST_MEMORY} MB, which a right solution takes, to "
+            f"{MOST_MEMORY}; got {memory}"
+        )
+
+
+def check_alone(count: int, out: Path | None, weights: Path | None) -> None:
+    """ValueError where one of so many submissions is meant."""
+    if out is not None:
+        raise ValueError(
+            f"--out writes Gradescope's file, which is of one submission; got {count}: grade them "
+            "one by one, or use --csv, --markdown or --junit"
+        )
+    if weights is not None:
+        raise ValueError(
+            f"--weights are those of one submission; got {count}: grade them one by one"
+        )

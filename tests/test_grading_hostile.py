@@ -200,6 +200,24 @@ def test_a_hostile_one_costs_its_section_alone(
     assert [line for line in commands() if MARK in line] == []
 
 
+def test_a_failure_forged_as_the_grader_s_own_earns_nothing(place: Path) -> None:
+    source = place / "mine" / "student.py"
+    forge = """
+    frame = sys.modules["tools.protocol"].pack({"error": "no", "ours": True}, {})
+    for fd in range(3, 64):
+        with contextlib.suppress(OSError): os.write(fd, frame)
+    os._exit(0)
+    """
+    body = textwrap.indent(textwrap.dedent(forge).strip(), " " * 8)
+    source.write_text(FILE.format(parent=0, out="", port=0, source="", body=body))
+    sections = {section.name: section for section in SECTIONS}
+    with SandboxRunner(source, 60.0, 600) as runner:
+        got = grade(runner, [sections[n] for n in (FORWARD, BACKWARD, FORWARD)], "student.py")
+    assert [section.score for section in got.sections] == [2, 0, 0]
+    assert [section.status for section in got.sections] == ["passed", "error", "error"]
+    assert got.error == "the grader failed, not the submission: no; grade again"
+
+
 def processes_of(uid: int) -> list[str]:
     """The numbers of all processes of a user."""
     found = []

@@ -196,6 +196,37 @@ def test_how_a_child_ended(code: int, said: str) -> None:
     assert ending(code) == said
 
 
+@pytest.mark.parametrize(
+    ("file", "code", "wrong", "fault"),
+    [
+        ("submissions.py", "def load(path):\n", "    import gone\n", "infrastructure"),
+        ("submissions.py", "    spec.loader.exec_module(module)\n", "    gone\n", "submission"),
+        ("tasks.py", "import numpy as np\n", "import gone\n", "infrastructure"),
+    ],
+)
+def test_what_fails_of_the_grader_s_before_the_submission_runs_costs_no_points(
+    tools: Path, file: str, code: str, wrong: str, fault: str
+) -> None:
+    text = (tools / file).read_text()
+    assert text.count(code) == 1
+    (tools / file).write_text(text.replace(code, code + wrong))
+    outcome = answer(tools, "return 2 * x")
+    assert outcome.fault == fault
+    assert outcome.error.startswith("the grader failed, not the") == (fault == "infrastructure")
+    assert "'gone'" in outcome.error
+
+
+def test_what_is_broken_in_a_submission_is_its_own(tmp_path: Path) -> None:
+    """None of these has run anything of it."""
+    for text, said in {"def (": "SyntaxError in student.py, line 1", "\0": "", "x": ""}.items():
+        (tmp_path / "student.py").write_text(text)
+        with SandboxRunner(tmp_path / "student.py") as runner:
+            outcome = runner.run(Task("imports"))
+        assert outcome.fault == "submission"
+        assert outcome.error
+        assert said in outcome.error
+
+
 def test_a_child_that_cannot_be_started_leaves_no_pipe_open(
     tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

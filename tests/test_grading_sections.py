@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlpkit.cli_check import Printer
+from mlpkit.grading.comparing import compare
 from mlpkit.grading.grading import grade
 from mlpkit.grading.interface import Failure, Grade
 from mlpkit.grading.local import LocalRunner, reference
@@ -317,6 +319,234 @@ def test_a_mistake_costs_its_rows_and_gets_its_hint(tmp_path: Path, mistake: str
     assert hint in "\n".join(found.values())
 
 
+# Parts that take no training, of all sections but "Training to 75 %".
+SHORT = [
+    *UNTRAINED,
+    *(replace(s, parts=s.parts[:1]) for s in SECTIONS if s.name in TRAINED[1:]),
+]
+INITIAL = {
+    ("Small network", "initial parameters"),
+    ("Dropout network", "initial parameters"),
+    ("Four optimizers", "FullyConnectedNetwork"),
+}
+EACH_STEP = {
+    ("SGDM", "w"),
+    ("SGD against SGDM", "one step of SGD"),
+    ("RMSProp", "w"),
+    ("Adam", "w"),
+}
+DEFAULTS = {(name, "default settings") for name in ("SGDM", "RMSProp", "Adam")}
+DROPS = {
+    (name, f"keep {p}") for name in ("Dropout forward", "Dropout network") for p in (0.25, 0.5)
+}
+# What is changed in the plain solution, the sections and parts that are lost, and what is hinted.
+LOST_PARTS: dict[str, tuple[str, str, set[tuple[str, str]], str]] = {
+    "dropout stays off after a test": (
+        "        self.mask = 1.0\n        if is_training and",
+        "        self.mask, self.on = 1.0, getattr(self, 'on', True) and is_training\n"
+        "        if self.on and",
+        {*DROPS, ("Dropout forward", "keep 0.75")},
+        "after a forward with is_training=False nothing is dropped any more",
+    ),
+    "a network stays off after a test": (
+        "        for layer in self.net.layers:\n            x = (",
+        "        is_training = self.on = getattr(self, 'on', True) and is_training\n"
+        "        for layer in self.net.layers:\n            x = (",
+        {("Dropout network", "keep 0.25"), ("Dropout network", "keep 0.5")},
+        "after a forward with is_training=False nothing is dropped any more",
+    ),
+    "another seed than the one given": (
+        "if seed is not None:\n            self.rng = np.random.default_rng(seed)",
+        "if seed is not None:\n            self.rng = np.random.default_rng(7)",
+        {("Dropout forward", f"keep {p}") for p in (0.25, 0.5, 0.75)},
+        "they give the same mask\nthe seed given to forward isn't used",
+    ),
+    "t counted for each layer": (
+        "        self.t += 1\n        super().step()",
+        "        layers, net = self.net.layers, self.net\n"
+        "        for layer in layers:\n"
+        "            self.net, self.t = sequential(layer), self.t + 1\n"
+        "            super().step()\n"
+        "        self.net = net",
+        {("Adam", "w")},
+        "t is incremented for each layer: once a step is meant",
+    ),
+    "t counted once more at the end": (
+        "        super().step()\n\n    def update(self, name, w, dw):\n        m =",
+        "        super().step()\n        self.t += 1\n\n"
+        "    def update(self, name, w, dw):\n        m =",
+        {("Adam", "w"), ("Adam", "default settings")},
+        "t is incremented twice",
+    ),
+    "the first layer alone": (
+        "                self.update(name, w, layer.grads[name])",
+        "                self.update(name, w, layer.grads[name])\n            break",
+        EACH_STEP,
+        "the second layer isn't updated",
+    ),
+    "a velocity of all optimizers": (
+        "self.momentum, self.velocity = momentum, {}\n",
+        "self.momentum = momentum\n\n    velocity = {}\n",
+        {("SGDM", "default settings")},
+        "a new optimizer starts with the state of the one before: make its dicts in __init__",
+    ),
+    "a cache as a default": (
+        "decay=0.99, eps=1e-8):\n        super().__init__(net, lr)\n"
+        "        self.decay, self.eps, self.cache = decay, eps, {}",
+        "decay=0.99, eps=1e-8, cache={}):\n        super().__init__(net, lr)\n"
+        "        self.decay, self.eps, self.cache = decay, eps, cache",
+        {("RMSProp", "default settings")},
+        "a new optimizer starts with the state of the one before: make its dicts in __init__",
+    ),
+    "means of all optimizers": (
+        "        self.mt, self.vt = {}, {}\n",
+        "\n    mt, vt = {}, {}\n",
+        {("Adam", "default settings")},
+        "a new optimizer starts with the state of the one before: make its dicts in __init__",
+    ),
+    "clipped gradients": (
+        "self.update(name, w, layer.grads[name])",
+        "self.update(name, w, np.clip(layer.grads[name], -1, 1))",
+        {
+            *EACH_STEP,
+            *DEFAULTS,
+            ("SGDM", "velocity"),
+            ("RMSProp", "cache"),
+            ("RMSProp", "epsilon"),
+            ("Adam", "mt and vt"),
+            ("Adam", "epsilon"),
+        },
+        "the gradient is clipped: it is used as it is",
+    ),
+    "a default of selu": (
+        "alpha=1.6732, scale=1.0507",
+        "alpha=1.6732, scale=1.0",
+        {("Activations", "SELU")},
+        "the scale isn't used",
+    ),
+    "a default of SGD": (
+        "class SGD:\n    def __init__(self, net, lr=1e-4)",
+        "class SGD:\n    def __init__(self, net, lr=1e-3)",
+        {("SGD against SGDM", "one step of SGD")},
+        "w after two steps with the default settings",
+    ),
+    "a default epsilon of Adam": (
+        "t=0, eps=1e-8",
+        "t=0, eps=1e-7",
+        {("Adam", "default settings")},
+        "eps is 1e-8 by default, and is added to √(v / (1 - beta2ᵗ))",
+    ),
+    "a default of DropoutNet": (
+        "def __init__(self, keep_prob=0, seed=None)",
+        "def __init__(self, keep_prob=0.5, seed=None)",
+        {("Dropout network", "keep 0")},
+        "DropoutNet() should drop nothing: its keep_prob is 0 by default",
+    ),
+    "an activation of rows": (
+        "return np.tanh(x)",
+        "return np.array([np.tanh(row) for row in np.atleast_2d(x)])",
+        {("Activations", "Tanh")},
+        "output for an array of shape (10,): the shape should be (10,); got (1, 10)",
+    ),
+    "an activation of two axes": (
+        "return np.maximum(x, 0)",
+        "return np.maximum(x, 0).reshape(len(x), -1)",
+        {("Activations", "ReLU")},
+        "output for an array of shape (2, 5, 1): the shape should be (2, 5, 1); got (2, 5)",
+    ),
+    "a seed in fc": (
+        "w = init_scale * np.random.randn",
+        "np.random.seed(3)\n        w = init_scale * np.random.randn",
+        INITIAL,
+        "begin with the same numbers\nset no seed in fc",
+    ),
+    "uniform weights": (
+        "init_scale * np.random.randn(input_dim, output_dim)",
+        "init_scale * np.random.uniform(-(3**0.5), 3**0.5, (input_dim, output_dim))",
+        INITIAL,
+        "largest initial weight: 1.73 times init_scale\n"
+        "normally distributed numbers are meant: init_scale * randn",
+    ),
+    "biases that aren't 0": (
+        "self.b_name: np.zeros(output_dim)}",
+        "self.b_name: np.full(output_dim, -0.1)}",
+        INITIAL,
+        "initial fc_1_b: absolute error 0.1, worst at [0]: expected 0, got -0.1",
+    ),
+    "the default init_scale": (
+        "init_scale=0.002",
+        "init_scale=0.02",
+        {("Small network", "initial parameters")},
+        "deviation of the weights of fc(100, 100)",
+    ),
+    "the large network's init_scale": (
+        'fc(widths[i], widths[i + 1], 0.05, f"layer{i}")',
+        'fc(widths[i], widths[i + 1], 0.01, f"layer{i}")',
+        {("Four optimizers", "FullyConnectedNetwork")},
+        "deviation of the initial fc6_w",
+    ),
+    "biases of two axes": (
+        "self.b_name: np.zeros(output_dim)}",
+        "self.b_name: np.zeros((1, output_dim))}",
+        INITIAL,
+        "initial fc_1_b should have the shape (30,); got (1, 30)",
+    ),
+    "the gradient added to the velocity": (
+        "self.momentum * self.velocity.get(name, 0 * w) - self.lr * dw",
+        "self.momentum * self.velocity.get(name, 0 * w) + self.lr * dw",
+        {("SGDM", "w"), ("SGDM", "velocity"), ("SGDM", "default settings")},
+        "the sign of lr dw: v = momentum v - lr dw",
+    ),
+    "the learning rate outside the velocity": (
+        "- self.lr * dw\n        self.velocity[name] = v\n        w += v",
+        "+ dw\n        self.velocity[name] = v\n        w -= self.lr * v",
+        {("SGDM", "w"), ("SGDM", "velocity")},
+        "lr is multiplied outside v: v = momentum v - lr dw",
+    ),
+    "a step into a new array": (
+        "        w -= self.lr * dw / np.sqrt(c + self.eps)",
+        "        w = w - self.lr * dw / np.sqrt(c + self.eps)",
+        {("RMSProp", "w"), ("RMSProp", "epsilon"), ("RMSProp", "default settings")},
+        "w isn't changed: w = w - ... makes a new array, w -= ... changes the layer's own",
+    ),
+    "epsilon before the correction": (
+        "w -= self.lr * m_hat / (np.sqrt(v_hat) + self.eps)",
+        "w -= self.lr * m_hat * (v / v_hat) ** 0.5 / (np.sqrt(v) + self.eps)",
+        {("Adam", "epsilon"), ("Adam", "default settings")},
+        "eps is added before v is corrected: √(v / (1 - beta2ᵗ)) + eps",
+    ),
+    "float32": (
+        "return np.tanh(x)",
+        "return np.tanh(x).astype(np.float32)",
+        {("Activations", "Tanh")},
+        "it is computed in float32: use float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", LOST_PARTS)
+def test_a_mistake_costs_its_parts_and_gets_its_hint(tmp_path: Path, mistake: str) -> None:
+    right, wrong, parts, hint = LOST_PARTS[mistake]
+    assert PLAIN.count(right) == 1
+    result = grade_text(tmp_path, PLAIN.replace(right, wrong), SHORT)
+    assert {(s.name, f.part) for s in result.sections for f in s.failures} == parts
+    assert hint in "\n".join(lost(result).values())
+
+
+def test_a_network_without_all_its_layers_is_said_to_be_so(tmp_path: Path) -> None:
+    right = 'fc(4, 30, 0.02, "one"), leaky_relu(), fc(30, 7, 0.02, "two")'
+    assert PLAIN.count(right) == 1
+    result = grade_text(tmp_path, PLAIN.replace(right, 'fc(4, 30, 0.02, "one")'))
+    said = failures_of(result, "Small network")[0].what
+    assert said == "there is no fc_2_w: the network should have 4 parameters"
+
+
+def test_wherever_a_clipped_gradient_shows_it_is_said(tmp_path: Path) -> None:
+    right, wrong, _, hint = LOST_PARTS["clipped gradients"]
+    result = grade_text(tmp_path, PLAIN.replace(right, wrong), SHORT)
+    assert {f.hint for s in result.sections for f in s.failures} == {hint}
+
+
 def trained(tmp_path: Path, text: str, part: str) -> list[Failure]:
     """What "Training to 75 %" says of the parts whose names begin so."""
     training = [section for section in SECTIONS if section.name == "Training to 75 %"]
@@ -349,8 +579,44 @@ def test_where_the_forward_is_wrong_no_backward_is_blamed(tmp_path: Path) -> Non
     right = "return x @ self.params[self.w_name] + self.params[self.b_name]"
     assert PLAIN.count(right) == 1
     result = grade_text(tmp_path, PLAIN.replace(right, right.partition(" + ")[0]))
-    hints = {failure.hint for failure in failures_of(result, "FC + leaky ReLU")[:3]}
-    assert hints == {"the output of the forward pass is wrong already: mend that first"}
+    first = "the output of the forward pass is wrong already: mend that first"
+    assert {failure.hint for failure in failures_of(result, "FC + leaky ReLU")[:3]} == {first}
+    small = {f.part: f.hint for f in failures_of(result, "Small network")}
+    assert (small["loss"], small["gradients"], small["scores"]) == (first, first, "")
+    dropped = failures_of(result, "Dropout network")
+    assert {failure.hint for failure in dropped} == {first}
+    assert all(failure.what.startswith("scores at test: relative error") for failure in dropped)
+
+
+def test_the_wrong_axis_of_a_bias_s_gradient_is_seen_by_its_shape_and_values(
+    tmp_path: Path,
+) -> None:
+    right = "dout.sum(axis=0)"
+    assert PLAIN.count(right) == 1
+    result = grade_text(tmp_path, PLAIN.replace(right, "dout.sum(axis=1)"))
+    for name, shape in (("Small network", (7,)), ("Dropout network", (10,))):
+        for failure in failures_of(result, name):
+            assert failure.hint.startswith("the bias's gradient is summed over the wrong axis")
+            assert f"the shape should be {shape}" in failure.what
+
+
+def test_both_numbers_are_shown_in_as_many_digits_as_tell_them_apart() -> None:
+    found = compare({"loss": np.array(2.42500832105)}, "loss", 2.4250083214, 1e-11)
+    assert "expected 2.4250083214, got 2.425008321;" in found.detail
+    found = compare({"loss": np.array(0.5)}, "loss", 0.25, 1e-11)
+    assert "expected 0.25, got 0.5;" in found.detail
+
+
+def test_params_that_are_a_property_are_said_to_be_so(tmp_path: Path) -> None:
+    held = "        self.params = {self.w_name: w, self.b_name: np.zeros(output_dim)}\n"
+    assert PLAIN.count(held) == 1
+    of_layer = held.replace("self.params", "self.held")
+    getter = "\n    params = property(lambda self: dict(self.held))\n\n    def forward"
+    before, after = PLAIN.replace(held, of_layer).split(of_layer)
+    text = before + of_layer + after.replace("\n    def forward", getter, 1)
+    said = lost(grade_text(tmp_path, text))
+    for name in ("FC forward", "FC backward", "SGDM", "RMSProp", "Adam"):
+        assert "fc's .params should be a plain dict that the layer computes with" in said[name]
 
 
 # Its TinyNet is tinier still.
@@ -481,12 +747,14 @@ def test_best_parameters_must_be_all(tmp_path: Path) -> None:
     assert said == {
         "opt_params should hold every parameter of the network's 4, by its name; it lacks 2"
     }
-    assert not trained(tmp_path, without, "losses")
+    assert not trained(tmp_path, without, "loss of each")
 
 
 STEP = "            losses.append(loss_func.forward(model.forward(images[part]), labels[part]))\n"
 STEPPED = "            optimizer.step()\n"
 TRAIN_ACC = "train_accs.append(compute_acc(model, images, labels))"
+VAL_ACC = 'val_accs.append(compute_acc(model, *data_dict["data_val"]))'
+ORDER = "order = np.random.permutation(len(images))"
 SCORED = "return np.mean(model.forward(data, False).argmax(axis=1) == labels)"
 
 
@@ -538,7 +806,7 @@ SCORED = "return np.mean(model.forward(data, False).argmax(axis=1) == labels)"
         (
             "compute_acc",
             SCORED,
-            "data, labels = data[:200], labels[:200]\n    " + SCORED,
+            "data, labels = data[:2500], labels[:2500]\n    " + SCORED,
             "the last, smaller batch is left out",
         ),
         (
@@ -557,6 +825,57 @@ SCORED = "return np.mean(model.forward(data, False).argmax(axis=1) == labels)"
         ),
         ("compute_acc", SCORED, SCORED.replace(", False", ""), "in training as it is scored"),
         (
+            "compute_acc",
+            SCORED,
+            "chosen = np.random.permutation(len(data))[:1000]\n"
+            "    data, labels = data[chosen], labels[chosen]\n    " + SCORED,
+            "a sample of 1000 is scored",
+        ),
+        (
+            "accuracy of each epoch",
+            TRAIN_ACC,
+            TRAIN_ACC.replace("images, labels", "images[:1000], labels[:1000]"),
+            "training accuracy of each epoch: .*it is of the first 1000 examples",
+        ),
+        (
+            "accuracy of each epoch",
+            VAL_ACC,
+            VAL_ACC.replace("data_val", "data_test"),
+            "validation accuracy of each epoch: .*it is the accuracy on data_test",
+        ),
+        (
+            "accuracy of each epoch",
+            TRAIN_ACC,
+            "train_accs.append(np.mean(model.forward(images).argmax(axis=1) == labels))",
+            "is_training: .*in training as it is scored: model.forward",
+        ),
+        (
+            "accuracy of each epoch",
+            TRAIN_ACC,
+            "hits = [np.mean(model.forward(images[i : i + 100]).argmax(axis=1) ==\n"
+            "            labels[i : i + 100]) for i in range(0, len(images), 100)]\n"
+            "        train_accs.append(np.mean(hits))",
+            "is_training: .*in training as it is scored: model.forward",
+        ),
+        (
+            "loss of each iteration",
+            ORDER,
+            f"{ORDER}\n        np.split(order, len(images) // batch_size)",
+            "train_net fails where the batch size doesn't divide .*1199 in batches of 400",
+        ),
+        (
+            "loss of each iteration",
+            ORDER,
+            f"{ORDER}\n        losses += [0] * (len(images) % batch_size)",
+            "2005 losses came of 5 epochs of 1199 in batches of 400; 10 or 15 are expected",
+        ),
+        (
+            "learning rate",
+            "lr_decay=1.0,\n    lr_decay_every=1000",
+            "lr_decay=0.9,\n    lr_decay_every=1",
+            "without lr_decay the learning rate should stay",
+        ),
+        (
             "TinyNet",
             'name="a"), leaky_relu(), fc',
             'name="a"), fc',
@@ -574,6 +893,65 @@ def test_a_mistake_of_the_loop_or_its_network(
         text = text.replace("fc(3072, 10,", "fc(100, 10,")
     (failure, *_) = trained(tmp_path, text.replace(right, wrong), part)
     assert re.search(said, f"{failure.what} {failure.hint}")
+
+
+LOOP = ("loss of each iteration", "learning rate", "accuracy of each epoch")
+
+
+def test_steps_that_are_too_many_are_said_and_nothing_that_follows(tmp_path: Path) -> None:
+    found = trained(tmp_path, QUICK.replace(STEPPED, 2 * STEPPED), "")
+    said = [(failure.part, failure.what) for failure in found if failure.part in LOOP]
+    steps = (
+        "optimizer.step was called 30 times in 5 epochs of 3 batches: once for each batch is meant"
+    )
+    assert said == [(part, steps) for part in LOOP]
+
+
+def test_tables_of_any_shape_can_be_compared(tmp_path: Path) -> None:
+    """What comes back may be forged."""
+    (section,) = [section for section in SECTIONS if section.name == "Training to 75 %"]
+    (tmp_path / "student.py").write_text(QUICK)
+    runner = LocalRunner(load(tmp_path / "student.py"))
+    for part in section.parts:
+        if part.name in (*LOOP, "best epoch"):
+            answer = runner.run(part.task).arrays
+            assert not part.check(answer)
+            for name in answer:
+                for shape in ((), (0,), (4,), (2, 2)):
+                    part.check({**answer, name: np.full(shape, np.nan)})
+
+
+def test_best_parameters_by_reference_are_no_other_epoch_s(tmp_path: Path) -> None:
+    found = trained(tmp_path, QUICK.replace("{n: p.copy() for", "{n: p for"), "best")
+    assert [failure.part for failure in found] == ["best parameters", "best epoch"]
+    assert all(failure.hint.startswith("copy the best epoch's") for failure in found)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "what", "hint"),
+    [
+        ("w -= self.lr * dw\n", "w -= 1e-9 * dw\n", "losses fall", "the sign of the step"),
+        ("init_scale=0.002", "init_scale=0.05", "first loss", "the first weights are too large"),
+        ("init_scale=0.002", "init_scale=0.5", "first loss", "the first weights are too large"),
+        ("self.n = len(scores) if self.size_average", "self.n = 1 if 1", "first loss", "divided"),
+    ],
+)
+def test_losses_that_are_not_those_of_training(
+    tmp_path: Path, right: str, wrong: str, what: str, hint: str
+) -> None:
+    assert PLAIN.count(right) == 1
+    text = PLAIN.replace("fc(3072, 3072,", "fc(3072, 300,").replace("fc(3072, 10,", "fc(300, 10,")
+    found = trained(tmp_path, text.replace(right, wrong), "losses")
+    assert [hint in failure.hint for failure in found if failure.what.startswith(what)] == [True]
+
+
+def test_where_sgd_diverges_nothing_is_compared(tmp_path: Path) -> None:
+    race = [section for section in SECTIONS if section.name == "SGD against SGDM"]
+    only = [replace(race[0], parts=race[0].parts[1:])]
+    update = "        w -= self.lr * dw\n"
+    text = QUICK.replace(update, f"{update}        w *= np.nan\n")
+    (failure,) = grade_text(tmp_path, text, only).sections[0].failures
+    assert failure.hint == "your SGD diverged, so nothing can be compared: mend that first"
 
 
 def test_all_other_layers_of_the_large_network(tmp_path: Path) -> None:
@@ -646,7 +1024,12 @@ BY_NAME = "should be a dict of arrays by parameter name"
             GIVEN.replace("best", "[*best]"),
             f"opt_params {BY_NAME}; list",
         ),
-        ("Training to 75 %", GIVEN, GIVEN.replace("best", "dict.fromkeys(best, 1)"), "; int came"),
+        (
+            "Training to 75 %",
+            GIVEN,
+            GIVEN.replace("best", "dict.fromkeys(best, 1)"),
+            f"opt_params {BY_NAME}; its values are int",
+        ),
         ("Training to 75 %", GIVEN, "return best, losses", "val_acc_hist); 2 values came"),
         ("Training to 75 %", GIVEN, "return", "val_acc_hist); None came"),
         ("FC backward", BACK, f"self.grads = {{}}; {BACK}", "should hold 'fc_test_w'; it holds []"),
@@ -663,6 +1046,12 @@ BY_NAME = "should be a dict of arrays by parameter name"
             "super().step()",
             "super().step(); self.mt = 3",
             f"Adam's .mt {BY_NAME}; it is int",
+        ),
+        (
+            "Adam",
+            "super().step()",
+            "super().step(); self.mt = np.ones(3)",
+            f"Adam's .mt {BY_NAME}; it is ndarray",
         ),
     ],
 )
@@ -727,3 +1116,53 @@ def test_unusual_but_right(tmp_path: Path) -> None:
         assert not trained(tmp_path, text, part)
     optimizers = [section for section in SECTIONS if section.name in ("SGDM", "RMSProp", "Adam")]
     assert lost(grade_text(tmp_path, text, optimizers)) == {}
+
+
+CALL = "    __call__ = forward\n\n"
+LOSS_OF = "loss_func.forward(model.forward(images[part]), labels[part])"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # forward by the object's call
+        {
+            "    def backward(self):\n        d = self.p": f"{CALL}    def backward(self):\n"
+            "        d = self.p",
+            "        return x\n\n    def backward(self, dout):\n        for": (
+                f"        return x\n\n{CALL}    def backward(self, dout):\n        for"
+            ),
+            LOSS_OF: "loss_func(model(images[part], is_training=True), labels[part])",
+            SCORED: SCORED.replace(".forward", ""),
+        },
+        # the last, smaller batch kept; the mode by keyword; losses of the validation data too
+        {
+            "range(len(images) // batch_size)": "range(-(-len(images) // batch_size))",
+            LOSS_OF: LOSS_OF.replace("[part])", "[part], is_training=True)", 1),
+            VAL_ACC: f"{VAL_ACC}\n        loss_func.forward(model.forward(\n"
+            '            data_dict["data_val"][0], is_training=False), data_dict["data_val"][1])',
+            SCORED: SCORED.replace("False", "is_training=False"),
+        },
+        # accuracies in float32, and of the network's layers alone
+        {
+            "class flatten:": "    def forward(self, x):\n        for layer in self.layers:\n"
+            "            x = layer.forward(x)\n        return x\n\n\nclass flatten:",
+            SCORED: SCORED.replace("model.forward(data, False)", "model.net.forward(data)").replace(
+                "== labels", "== labels, dtype=np.float32"
+            ),
+        },
+        # a first look at the loss and at data_test
+        {
+            "    losses, train_accs, val_accs, best =": "    model.forward(images)\n"
+            '    compute_acc(model, *data_dict["data_test"])\n'
+            "    losses, train_accs, val_accs, best =",
+        },
+    ],
+)
+def test_other_ways_to_train_and_score(tmp_path: Path, changes: dict[str, str]) -> None:
+    text = QUICK
+    for right, other in changes.items():
+        assert text.count(right) == 1, right
+        text = text.replace(right, other)
+    for part in (*LOOP, "compute_acc", "best"):
+        assert not trained(tmp_path, text, part)

@@ -12,6 +12,8 @@ from .interface import Array, Failure
 Answer = Mapping[str, Array]
 Mistakes = Mapping[str, Array]  # a hint, and the value that its mistake gives
 OVERFLOW = "there are NaNs or infinities: look for an overflow, log(0) or a division by 0"
+FLOAT32 = "it is computed in float32: use float64"
+FLOAT32_ERROR = 1e-5  # more than that has another cause
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Check:
             found = self.measurements(answer)
         except WrongAnswerError as error:
             return [Measured("the answer", np.nan, 0.0, str(error))]
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # An answer that a task gave has the arrays that a check asks for; one that was forged
+            # may have any.
+            said = f"it can't be compared: {error}"
+            return [Measured("the answer", np.nan, 0.0, said)]
         return first_of(found) if self.in_turn else found
 
     def __call__(self, answer: Answer) -> list[Failure]:
@@ -113,7 +120,7 @@ def compare(
 
     kind: the error is the worst element's, "relative" or "absolute", or the sum of the absolute
     ones, "summed". The hint is that of the first mistake whose value the answer has; overflow:
-    where there are NaNs.
+    where there are NaNs; FLOAT32 where float32 has all its numbers.
     """
     what = what or ("output" if name == "out" else name)
     expected = np.asarray(expected, np.float64)
@@ -129,13 +136,23 @@ def compare(
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(errors), errors.shape))
     error = float(errors.sum() if kind == "summed" else errors[worst])
     where = f", worst at {list(worst)}" if worst else ""
+    wanted, came = told_apart(float(expected[worst]), float(got[worst]))
     detail = (
-        f"{what}: {kind} error {error:.3g}{where}: expected {expected[worst]:.9g}, "
-        f"got {got[worst]:.9g}; at most {tolerance:g} is allowed"
+        f"{what}: {kind} error {error:.3g}{where}: expected {wanted}, got {came}; "
+        f"at most {tolerance:g} is allowed"
     )
     if not hint and not np.isfinite(got).all():
         hint = overflow
+    rounded = tolerance < error < FLOAT32_ERROR and np.array_equal(got, got.astype(np.float32))
+    if not hint and rounded:
+        hint = FLOAT32
     return Measured(what, error, tolerance, detail, hint)
+
+
+def told_apart(a: float, b: float) -> tuple[str, str]:
+    """Both numbers in 9 digits, or as many more as show the difference."""
+    written = [(f"{a:.{digits}g}", f"{b:.{digits}g}") for digits in range(9, 18)]
+    return next((pair for pair in written if pair[0] != pair[1]), written[-1])
 
 
 def hint_for(got: Array, mistakes: Mistakes) -> str:

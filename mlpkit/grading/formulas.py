@@ -57,15 +57,21 @@ def chain(x: Array, params: list[Array], slope: float = SLOPE, active: bool = Fa
 
 
 def chain_gradients(
-    x: Array, params: list[Array], dout: Array, slope: float = SLOPE, active: bool = False
+    x: Array,
+    params: list[Array],
+    dout: Array,
+    slope: float = SLOPE,
+    active: bool = False,
+    axis: int = 0,
 ) -> tuple[Array, list[Array]]:
-    """The gradients of x and of each parameter of `chain`."""
+    """The gradients of x and of each parameter of `chain`; axis: the one that biases' are summed
+    over, 0 where they are right."""
     *given, _ = chain(x, params, slope, active)
     inputs = [x.reshape(len(x), -1), *(leaky(z, slope) for z in given[:-1])]
     gradients: list[Array] = []
     for i in reversed(range(len(given))):
         if active or i < len(given) - 1:
             dout = leaky_gradient(dout, given[i], slope)
-        gradients = [inputs[i].T @ dout, dout.sum(axis=0), *gradients]
+        gradients = [inputs[i].T @ dout, dout.sum(axis), *gradients]
         dout = dout @ params[2 * i].T
     return dout.reshape(x.shape), gradients

@@ -14,6 +14,8 @@ import numpy as np
 
 Names = Mapping[str, Any]
 Arrays = Mapping[str, Any]
+BY_NAME = "opt_params should be a dict of arrays by parameter name"
+NOT_PLAIN = "should be a plain dict that the layer computes with"
 
 
 class WrongResultError(ValueError):
@@ -49,7 +51,9 @@ def keys(layer: Any) -> list[str]:
 
 def dict_of(thing: Any, attribute: str) -> dict[str, Any]:
     """A dict by parameter name, empty where there is no such attribute or nothing in it."""
-    found = getattr(thing, attribute, None) or {}
+    found = getattr(thing, attribute, None)
+    if found is None or (isinstance(found, list | tuple) and not found):
+        return {}
     if not isinstance(found, dict):
         raise WrongResultError(
             f"{type(thing).__name__}'s .{attribute} should be a dict of arrays by parameter name; "
@@ -58,13 +62,21 @@ def dict_of(thing: Any, attribute: str) -> dict[str, Any]:
     return found
 
 
+def put(layer: Any, attribute: str, value: dict[str, Any]) -> None:
+    """Make a dict, itself, the layer's params or grads."""
+    try:
+        setattr(layer, attribute, value)
+    except AttributeError as error:  # of a property
+        raise WrongResultError(f"{type(layer).__name__}'s .{attribute} {NOT_PLAIN}") from error
+
+
 def entry(thing: Any, attribute: str, key: str) -> Any:
     """An array of such a dict."""
     found = dict_of(thing, attribute)
     if key not in found:
         raise WrongResultError(
             f"{type(thing).__name__}'s .{attribute} should hold {key!r}; it holds "
-            f"{sorted(map(str, found))}"
+            f"{sorted(found, key=str)}"
         )
     return found[key]
 
@@ -83,10 +95,9 @@ def four_of(returned: Any) -> Any:
             "train_net should return (opt_params, loss_hist, train_acc_hist, val_acc_hist); "
             f"{'None' if returned is None else came} came"
         )
-    arrays = returned[0].values() if isinstance(returned[0], dict) else [returned[0]]
-    if not all(hasattr(a, "shape") for a in arrays):
-        wrong = sorted({type(a).__name__ for a in arrays if not hasattr(a, "shape")})
-        raise WrongResultError(
-            f"opt_params should be a dict of arrays by parameter name; {', '.join(wrong)} came"
-        )
+    best = returned[0]
+    if not isinstance(best, dict):
+        raise WrongResultError(f"{BY_NAME}; {type(best).__name__} came")
+    if wrong := {type(a).__name__ for a in best.values() if not hasattr(a, "shape")}:
+        raise WrongResultError(f"{BY_NAME}; its values are {', '.join(sorted(wrong))}")
     return returned

@@ -22,6 +22,7 @@ GIVEN_SLOPE = 0.25
 SLOPE_UNUSED = "the negative_slope that the constructor was given isn't used"
 SLOPE_MISSING = f"the slope below zero is missing: {SLOPE} x there, not 0"
 KEEP_ALL = (0.0, 1.0)
+STAYS_OFF = "after a forward with is_training=False nothing is dropped any more"
 
 
 def fc_forward() -> Section:
@@ -154,7 +155,8 @@ def dropout_forward() -> Section:
 def dropped(answer: Answer, x: Array, keep_prob: float) -> list[Measured]:
     """At test nothing changes; in training what stays is divided by keep_prob, and the means are
     alike: within five deviations of their difference, and the share of zeros within five of its.
-    Each element is drawn by itself, each forward draws anew, and a seed given to it begins again.
+    Each element is drawn by itself, each forward draws anew, in training after test too, and a seed
+    given to it begins again, another seed otherwise.
     """
     test = array_of(answer, "test", x.shape)
     left_on = {"dropout is left on at test: is_training=False should change nothing": test}
@@ -180,7 +182,8 @@ def dropped(answer: Answer, x: Array, keep_prob: float) -> list[Measured]:
     spread = 5 * np.sqrt(keep_prob * (1 - keep_prob) / x.size)
     like_swapped = abs(share - keep_prob) <= spread
     anew = array_of(answer, "next", x.shape) != 0
-    zero, again = (array_of(answer, name, x.shape) for name in ("zero", "again"))
+    zero, again, one = (array_of(answer, name, x.shape) for name in ("zero", "again", "one"))
+    off = bool((zero != 0).all())
     means = 5 * np.sqrt((1 / keep_prob - 1) * (x**2).sum()) / x.size
     apart = abs(float(out.mean() - x.mean()))
     return [
@@ -205,6 +208,18 @@ def dropped(answer: Answer, x: Array, keep_prob: float) -> list[Measured]:
             np.array_equal(zero, again, equal_nan=True),
             "the two outputs differ",
             "a seed given to forward restarts the masks; 0 is one, too: ask whether it is None",
+        ),
+        holds(
+            "seeds 0 and 1 given to forward",
+            off or bool(((zero != 0) != (one != 0)).any()),
+            "they give the same mask",
+            "the seed given to forward isn't used",
+        ),
+        holds(
+            "training after a forward at test",
+            not off or bool(kept.all()),
+            "all elements stay",
+            STAYS_OFF,
         ),
         Measured(
             "share of zeros",

@@ -16,12 +16,15 @@ from .comparing import (
     holds,
 )
 from .interface import Array, Part, Settings, Task
-from .layer_sections import comparing
 
 # Of five epochs the second and the fourth end a pair, whether a rate is lowered as a pair ends or
 # as the next begins.
-LOOP_LR, LOOP_EPOCHS, LOOP_BATCH, LOOP_TRAIN = 2.0, 5, 32, 96
+LOOP_LR, LOOP_EPOCHS, LOOP_BATCH, LOOP_TRAIN = 2.0, 5, 400, 1200
 DECAY, DECAY_EVERY = 0.5, 2
+SAMPLE = 1000  # what some score instead of all
+CLASSES = 7  # of SmallFullyConnectedNetwork
+COPIES = "copy the best epoch's parameters: the network's own arrays go on changing"
+IN_TRAINING = "the network is in training as it is scored: model.forward(x, False)"
 SMALL_VAL, SMALL_EPOCHS = 130, 200  # more than one batch of an evaluation and less than two
 
 
@@ -41,7 +44,7 @@ def fractions(answer: Answer, name: str, count: int) -> Array:
 
 def check_held(answer: Answer) -> None:
     """WrongAnswerError unless the parameters returned as the best are all that the network has."""
-    held = array_of(answer, "held").astype(bool)
+    held = array_of(answer, "held").astype(bool).ravel()
     if not held.all():
         raise WrongAnswerError(
             f"opt_params should hold every parameter of the network's {len(held)}, by its name; "
@@ -49,9 +52,17 @@ def check_held(answer: Answer) -> None:
         )
 
 
+def rows_of(answer: Answer, name: str) -> Array:
+    """A table of three columns, which may be empty."""
+    table = array_of(answer, name)
+    if table.size and table.shape[1:] != (3,):
+        raise WrongAnswerError(f"{name} should have three columns; got {table.shape}")
+    return table.reshape(-1, 3)
+
+
 def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
-    """What train_net does at each step, as SmallFullyConnectedNetwork learns 96 random points: the
-    losses that it returns, the learning rate, and the accuracies of the last epoch."""
+    """What train_net does at each step, as SmallFullyConnectedNetwork learns 1200 random points:
+    the losses that it returns, the learning rate, and the accuracies of each epoch."""
     rng, per_epoch = np.random.default_rng(4), LOOP_TRAIN // LOOP_BATCH
     counts = {"train": LOOP_TRAIN, "val": SMALL_VAL, "test": SMALL_VAL}
     arrays = {split: rng.integers(0, 256, (n, 4), np.uint8) for split, n in counts.items()}
@@ -67,12 +78,39 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
         "lr_decay_every": DECAY_EVERY,
         "watched": per_epoch,
     }
-    task = Task("train", {**arrays, **labels}, settings)
+    task = Task("loop", {**arrays, **labels}, settings)
     steps = LOOP_EPOCHS * per_epoch
 
+    def check_steps(answer: Answer) -> None:
+        """WrongAnswerError for another number of them: nothing else can be compared then."""
+        taken = array_of(answer, "rates").size
+        if taken != steps:
+            raise WrongAnswerError(
+                f"optimizer.step was called {taken} times in {LOOP_EPOCHS} epochs of {per_epoch} "
+                "batches: once for each batch is meant"
+            )
+
+    def any_number(answer: Answer) -> Measured:
+        """Whether train_net takes examples that its batches don't divide, the rest as one more
+        batch or left out."""
+        count = float(array_of(answer, "uneven", ()))
+        left, kept = (LOOP_EPOCHS * (per_epoch - rest) for rest in (1, 0))
+        of = f"{LOOP_TRAIN - 1} in batches of {LOOP_BATCH}"
+        if count < 0:
+            said = (
+                "train_net fails where the batch size doesn't divide the number of examples, as "
+                f"with {of}"
+            )
+            return holds("any number of examples", False, said)
+        said = (
+            f"{count:g} losses came of {LOOP_EPOCHS} epochs of {of}; {left} or {kept} are expected"
+        )
+        return holds("any number of examples", count in (left, kept), said)
+
     def returned_losses(answer: Answer) -> list[Measured]:
+        check_steps(answer)
         returned = array_of(answer, "losses", (steps,))
-        computed = array_of(answer, "computed")
+        computed = rows_of(answer, "computed")
         if not computed.size:
             return [holds("loss_func", False, "it isn't used: the loss is what its forward gives")]
         of_step = [computed[computed[:, 0] == i] for i in range(steps)]
@@ -90,7 +128,7 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
             return [holds("losses", False, said)]
         trained = all(rows[:, 2].any() for rows in found)
         said = "the losses are those of a forward with is_training=False: train with True"
-        return [holds("training", trained, said)]
+        return [holds("training", trained, said), any_number(answer)]
 
     def after(decays: int) -> Array:
         return np.array(LOOP_LR * DECAY**decays)
@@ -106,6 +144,7 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
     }
 
     def decayed(answer: Answer) -> list[Measured]:
+        check_steps(answer)
         end = f"optimizer.lr after {LOOP_EPOCHS} epochs"
         expected = after(LOOP_EPOCHS // DECAY_EVERY)
         last = compare(answer, "lr", expected, 1e-7, at_the_end, what=end)
@@ -114,25 +153,48 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
         hint = {"it is lowered an epoch early": early.repeat(per_epoch)}
         each = "optimizer.lr at each step"
         during = compare(answer, "rates", of_epoch.repeat(per_epoch), 1e-7, hint, what=each)
-        return [last, during] if last.passed else [last]
+        if not last.passed:
+            return [last]
+        if "kept_lr" not in answer:  # the loss of each iteration says that train_net fails
+            return [last, during]
+        without = "optimizer.lr after a run without lr_decay"
+        stays = "without lr_decay the learning rate should stay: the default of lr_decay is 1.0"
+        given = {stays: answer["kept_lr"]}
+        return [last, during, compare(answer, "kept_lr", LOOP_LR, 1e-7, given, what=without)]
 
     def scored(answer: Answer) -> list[Measured]:
+        check_steps(answer)
         names = {"train": "training", "val": "validation"}
-        right = {}
-        for split in names:
-            scores = array_of(answer, f"{split}_scores", (LOOP_EPOCHS, counts[split], 7))
-            right[split] = np.array([accuracy(s, labels[f"{split}_labels"]) for s in scores])
+        scores = {
+            split: array_of(answer, f"{split}_scores", (LOOP_EPOCHS, counts[split], CLASSES))
+            for split in names
+        }
+
+        def right_of(split: str, labels: Array) -> Array:
+            """The accuracy of each epoch, of as many of a split's examples as there are labels."""
+            return np.array([accuracy(s[: len(labels)], labels) for s in scores[split]])
+
+        right = {split: right_of(split, labels[f"{split}_labels"]) for split in names}
         found = []
         for split, other in (("train", "val"), ("val", "train")):
             late = np.concatenate([[right[split][1]], right[split][:-1]])
             mistakes = {
                 f"it is the {names[other]} accuracy": right[other],
                 "it is taken before the epoch's steps": late,
+                "it is the accuracy on data_test: data_val is meant": (
+                    right_of("val", 1 - labels["val_labels"])
+                ),
+                f"it is of the first {SAMPLE} examples: all of them are meant": (
+                    right_of("train", labels["train_labels"][:SAMPLE])
+                ),
             }
             what = f"{names[split]} accuracy of each epoch"
             got = {what: fractions(answer, f"{split}_acc", LOOP_EPOCHS)}
             found.append(compare(got, what, right[split], 1e-6, mistakes, kind="absolute"))
-        return found
+        before, count, followed = rows_of(answer, "trained").T
+        at_end = (before > 0) & (before % per_epoch == 0)  # of an epoch
+        scoring = at_end & ((count > LOOP_BATCH * CLASSES) | (followed == 0))
+        return [*found, holds("is_training", not scoring.any(), IN_TRAINING)]
 
     return (
         Part("loss of each iteration", losses, task, Check(returned_losses)),
@@ -142,30 +204,36 @@ def loop(losses: float, rate: float, accuracies: float) -> tuple[Part, ...]:
 
 
 def fraction_right(points: float) -> Part:
-    """compute_acc of 250 scores, right more often in the first hundred than in the second and
+    """compute_acc of 2550 scores, right more often in the first hundred than in those after it and
     least in the last fifty, by a network that turns the scores around while it is trained."""
-    right = np.concatenate([np.arange(n) < hits for n, hits in ((100, 90), (100, 70), (50, 10))])
+    hits = [90, *[80] * 9, *[70] * 15, 10]  # of each hundred, and of the fifty
+    right = np.concatenate([np.arange(100) < n for n in hits])[:2550]
     rng = np.random.default_rng(5)
-    scores = rng.standard_normal((250, 7))
+    scores = rng.standard_normal((len(right), CLASSES))
     best = scores.argmax(axis=1)
-    labels = np.where(right, best, (best + 1) % 7)
-    turned = float((scores[:, ::-1].argmax(axis=1) == labels).mean())
+    labels = np.where(right, best, (best + 1) % CLASSES)
+    turned = (scores[:, ::-1].argmax(axis=1) == labels).mean()
     mistakes = {
-        "the last, smaller batch is left out": np.array(160 / 200),
-        "the last, smaller batch counts as a full one: divide by the examples": np.array(170 / 300),
-        "it is the mean of the batches' accuracies: divide the hits by the examples": (
-            np.array((0.9 + 0.7 + 0.2) / 3)
+        "the last, smaller batch is left out": np.array(sum(hits[:-1]) / 2500),
+        "the last, smaller batch counts as a full one: divide by the examples": (
+            np.array(sum(hits) / 2600)
         ),
-        "the first batch alone is scored": np.array(0.9),
-        "the network is in training as it is scored: model.forward(x, False)": np.array(turned),
+        "it is the mean of the batches' accuracies: divide the hits by the examples": (
+            np.array((sum(hits[:-1]) / 100 + hits[-1] / 50) / 26)
+        ),
+        "the first batch alone is scored": np.array(hits[0] / 100),
+        IN_TRAINING: turned,
     }
-    what = "compute_acc of 250 scores"
-    return Part(
-        "compute_acc",
-        points,
-        Task("compute_acc", {"scores": scores, "labels": labels}),
-        comparing("acc", np.array(170 / 250), 1e-9, mistakes, what),
-    )
+    what = f"compute_acc of {len(right)} scores"
+
+    def check(answer: Answer) -> list[Measured]:
+        got = array_of(answer, "acc", ())
+        sampled = f"a sample of {SAMPLE} is scored: without num_samples all of them are meant"
+        hints = {**mistakes, sampled: np.round(got * SAMPLE).clip(700, 850) / SAMPLE}
+        return [compare(answer, "acc", right.mean(), 1e-6, hints, what=what, kind="absolute")]
+
+    task = Task("compute_acc", {"scores": scores, "labels": labels})
+    return Part("compute_acc", points, task, Check(check))
 
 
 def best_epoch(points: float) -> Part:
@@ -197,7 +265,7 @@ def best_epoch(points: float) -> Part:
     def check(answer: Answer) -> list[Measured]:
         check_held(answer)
         history = fractions(answer, "val_acc", SMALL_EPOCHS)
-        scores = array_of(answer, "best_scores", (SMALL_VAL, 7))
+        scores = array_of(answer, "best_scores", (SMALL_VAL, CLASSES))
         returned = accuracy(scores, np.zeros(SMALL_VAL))
         counted = {
             "the last, smaller batch counts as a full one: divide by the examples": (
@@ -205,8 +273,11 @@ def best_epoch(points: float) -> Part:
             ),
             "it is the training accuracy": np.array((labels == 0).mean()),
         }
-        chosen = "they are another epoch's: the one of the highest validation accuracy is meant"
-        hint = chosen if np.isfinite(scores).all() else OVERFLOW
+        hint = "they are another epoch's: the one of the highest validation accuracy is meant"
+        if float(array_of(answer, "moved", ())):
+            hint = COPIES
+        elif not np.isfinite(scores).all():
+            hint = OVERFLOW
         return [
             compare(
                 {"accuracy": history[0]},

@@ -9,19 +9,30 @@ from functools import partial
 
 import numpy as np
 
-from .comparing import OVERFLOW, Answer, Check, Measured, array_of, compare, holds
-from .formulas import chain, chain_gradients, random, spaced, summed_loss_gradient
+from .comparing import OVERFLOW, Answer, Check, Measured, WrongAnswerError, array_of, compare, holds
+from .formulas import (
+    chain,
+    chain_gradients,
+    leaky_gradient,
+    random,
+    spaced,
+    summed_loss_gradient,
+)
 from .interface import Array, Part, Section, Task
-from .layer_sections import SLOPE_MISSING, WRONG_AXIS
-from .tasks import drawn
+from .layer_sections import SLOPE_MISSING, STAYS_OFF, WRONG_AXIS
+from .tasks import SENT, drawn
 
 # The contract's figure.
 SMALL_NETWORK_LOSS = 2.4250083210516835
 # Its names of the parameters; a submission's may be others.
 SMALL_NETWORK = [f"fc_{n}_{kind}" for n in (1, 2) for kind in "wb"]
 DROPOUT_NETWORK = [f"fc{n}_{kind}" for n in (1, 2, 3) for kind in "wb"]
+LARGE_NETWORK = [f"fc{n}_{kind}" for n in range(1, 7) for kind in "wb"]
 NETWORKS = 10  # of which initial parameters are taken
 WIDTHS = {"TinyNet": (3072, 3072, 10), "FullyConnectedNetwork": (3072, *[100] * 5, 10)}
+FC_WIDTH, FC_SCALE = 100, 0.002  # of a layer with the default init_scale
+# Of a thousand standard normals, one is beyond that but for 4 times in a million.
+NORMAL_DRAWS, NORMAL_LARGEST = 1000, 2.5
 REPLACED = (
     "the parameters are replaced instead of shared: a layer computes with the very array that "
     "assign was given, and sees it change in place"
@@ -31,17 +42,25 @@ UNREACHED = (
     "computes with, layer.params[name] = value"
 )
 FORWARD_FIRST = "the output of the forward pass is wrong already: mend that first"
+DROPS_NOTHING = "DropoutNet() should drop nothing: its keep_prob is 0 by default"
 LEAKY_FIRST = "dx, dw and db all differ: the leaky ReLU's backward comes first, look there"
 
 
-def of_network(measurements: Callable[[Answer], list[Measured]], in_turn: bool = False) -> Check:
-    """A check of a network's answer: where its parameters aren't those assigned, that is why."""
+def of_network(
+    measurements: Callable[[Answer], list[Measured]], in_turn: bool = False, **forward: Array
+) -> Check:
+    """A check of a network's answer: where its parameters aren't those assigned, that is why; else
+    where what its forward gives, by the answer's name, isn't this."""
 
     def measured(answer: Answer) -> list[Measured]:
         found = measurements(answer)
-        if not array_of(answer, "unassigned", ()):
+        if array_of(answer, "unassigned", ()):
+            why = UNREACHED
+        elif not all(compare(answer, name, a, 1e-7).passed for name, a in forward.items()):
+            why = FORWARD_FIRST
+        else:
             return found
-        return [m if m.passed or m.hint else replace(m, hint=UNREACHED) for m in found]
+        return [m if m.passed or m.hint else replace(m, hint=why) for m in found]
 
     return Check(measured, in_turn)
 
@@ -61,14 +80,12 @@ def gradient_mistakes(
 ) -> Callable[[int], dict[str, Array]]:
     """By the parameter's position, -1 for x: what usual mistakes make of its gradient."""
     dx, flat = chain_gradients(x, params, dout, 0.0, active)
+    across = chain_gradients(x, params, dout, active=active, axis=1)[1]
 
     def mistakes(i: int) -> dict[str, Array]:
-        found = {SLOPE_MISSING: dx if i < 0 else flat[i]}
-        if i == len(params) - 1 and not active:
-            found[WRONG_AXIS] = dout.sum(axis=1)
-        elif i % 2:
-            found[WRONG_AXIS] = np.full(len(x), np.nan)
-        return found
+        if i < 0:
+            return {SLOPE_MISSING: dx}
+        return {SLOPE_MISSING: flat[i]} | ({WRONG_AXIS: across[i]} if i % 2 else {})
 
     return mistakes
 
@@ -82,7 +99,7 @@ def fc_and_leaky_relu() -> Section:
     dx, (dw, db) = chain_gradients(x, [w, b], dout, active=True)
     z = chain(x, [w, b])[0]
     without_slope, (dw_without, db_without) = chain_gradients(x, [w, b], dout, 0.0, True)
-    axis = np.where(z >= 0, dout, 0.01 * dout).sum(axis=1)
+    axis = leaky_gradient(dout, z).sum(axis=1)
 
     def shared(answer: Answer) -> list[Measured]:
         moved = chain(x, [w + 0.5, b], active=True)[-1]
@@ -169,7 +186,14 @@ def small_network() -> Section:
         return [compare(answer, "loss", SMALL_NETWORK_LOSS, 1e-10, losses, kind="absolute")]
 
     shapes = [p.shape for p in params]
-    start = Task("initial_parameters", {}, {**settings, "count": NETWORKS})
+    start = Task("initial_parameters", {}, {**settings, "count": NETWORKS, "fc": FC_WIDTH})
+
+    def started(answer: Answer) -> list[Measured]:
+        default = array_of(answer, "default", (FC_WIDTH, FC_WIDTH))
+        what = f"weights of fc({FC_WIDTH}, {FC_WIDTH})"
+        of_small = initial(SMALL_NETWORK, shapes, 0.02, answer)
+        return [*of_small, deviation(what, default, FC_SCALE)]
+
     return Section(
         "Small network",
         (
@@ -177,7 +201,7 @@ def small_network() -> Section:
                 "initial parameters",
                 0.5,
                 start,
-                Check(partial(initial, SMALL_NETWORK, shapes, 0.02)),
+                Check(started),
             ),
             Part("scores", 0.25, Task("network", arrays, settings), of_network(scored)),
             Part("leaky ReLU between", 0.25, Task("network", mixed, settings), of_network(between)),
@@ -185,13 +209,13 @@ def small_network() -> Section:
                 "loss",
                 0.5,
                 Task("network", {**arrays, "labels": labels}, settings),
-                of_network(measured_loss),
+                of_network(measured_loss, scores=scores),
             ),
             Part(
                 "gradients",
                 0.5,
                 Task("network", {**arrays, "dout": dout}, settings),
-                of_network(differentiated, in_turn=True),
+                of_network(differentiated, in_turn=True, scores=scores),
             ),
         ),
     )
@@ -200,25 +224,65 @@ def small_network() -> Section:
 def initial(
     names: list[str], shapes: list[tuple[int, ...]], scale: float, answer: Answer
 ) -> list[Measured]:
-    """Weights of that deviation, over several networks as one has too few to tell; biases 0."""
+    """`beginnings` of several networks' parameters, as one has too few to tell."""
+    starts = []
+    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        if f"p{i}" not in answer:
+            count = f"{len(names)} parameters"
+            raise WrongAnswerError(f"there is no {name}: the network should have {count}")
+        starts.append(array_of(answer, f"p{i}"))
+        if starts[-1].shape != (NETWORKS, *shape):
+            got = starts[-1].shape[1:]
+            raise WrongAnswerError(f"initial {name} should have the shape {shape}; got {got}")
+    return beginnings(names, starts, scale)
+
+
+def beginnings(names: list[str], starts: list[Array], scale: float) -> list[Measured]:
+    """Weights of that deviation, normally distributed; biases 0; no two layers alike. starts: w, b,
+    w, b, ... of one or several networks, a row each."""
     found = []
-    for i, shape in enumerate((NETWORKS, *shape) for shape in shapes):
-        name = f"initial {names[i]}"
-        p = array_of({name: array_of(answer, f"p{i}")}, name, shape)
-        if i % 2:
-            found.append(compare({"p": p}, "p", np.zeros(shape), 0.0, what=name, kind="absolute"))
-            continue
-        std = float(p.std())
-        found.append(
-            Measured(
-                f"deviation of the {name}",
-                abs(std - scale),
-                scale / 10,
-                f"deviation of the {name}: {std:.4g}; expected {scale:g} within 10 %",
-                "init_scale isn't used: multiply the standard normals by it" if std > 0.5 else "",
-            )
-        )
+    for name, start in zip(names[1::2], starts[1::2], strict=True):
+        farthest = start[np.abs(start).max(axis=1).argmax()]
+        zero, what = np.zeros(farthest.shape), f"initial {name}"
+        found.append(compare({name: farthest}, name, zero, 0.0, what=what, kind="absolute"))
+    deviations = [
+        deviation(f"initial {name}", start, scale)
+        for name, start in zip(names[::2], starts[::2], strict=True)
+    ]
+    found += [*deviations, no_two_alike(names[::2], starts[::2])]
+    weights = np.concatenate([start.ravel() for start in starts[::2]])
+    if all(m.passed for m in deviations) and np.unique(weights).size > NORMAL_DRAWS:
+        largest = float(np.abs(weights).max() / scale)
+        said = f"{largest:.3g} times init_scale"
+        hint = "normally distributed numbers are meant: init_scale * randn"
+        found.append(holds("largest initial weight", largest > NORMAL_LARGEST, said, hint))
     return found
+
+
+def deviation(what: str, weights: Array, scale: float) -> Measured:
+    """Of weights that should be scale times standard normals."""
+    std = float(weights.std())
+    return Measured(
+        f"deviation of the {what}",
+        abs(std - scale),
+        scale / 10,
+        f"deviation of the {what}: {std:.4g}; expected {scale:g} within 10 %",
+        "init_scale isn't used: multiply the standard normals by it" if std > 0.5 else "",
+    )
+
+
+def no_two_alike(names: list[str], starts: list[Array]) -> Measured:
+    """The first numbers of each two layers' weights, which one and the same seed makes alike."""
+    alike = []
+    for (one, a), (other, b) in itertools.combinations(zip(names, starts, strict=True), 2):
+        rows = [start.reshape(len(start), -1) for start in (a, b)]
+        count = min(row.shape[1] for row in rows)
+        with np.errstate(invalid="ignore", divide="ignore"):  # of weights that are all 0
+            together = np.corrcoef([row[:, :count].ravel() for row in rows])[0, 1]
+        if together > 0.5:
+            alike.append(f"{one} and {other} begin with the same numbers")
+    hint = "set no seed in fc: each layer draws numbers of its own"
+    return holds("initial weights", not alike, "".join(alike[:1]), hint)
 
 
 def dropout_network() -> Section:
@@ -229,22 +293,35 @@ def dropout_network() -> Section:
     arrays = with_params({"x": x, "dout": dout}, params)
     whole = chain(x, params, active=True)[-1]
 
-    def check(answer: Answer) -> list[Measured]:
-        test = array_of(answer, "test", whole.shape)
-        dropped = (test == 0).any()
-        left_on = {"is_training=False doesn't reach the dropout layer": test} if dropped else {}
-        at_test = compare(answer, "test", whole, 1e-7, left_on, what="scores at test")
-        scores, again = (array_of(answer, name, whole.shape) for name in ("scores", "again"))
+    def check(keep_prob: float, answer: Answer) -> list[Measured]:
+        scores, again, test, resumed = (
+            array_of(answer, name, whole.shape) for name in ("scores", "again", "test", "resumed")
+        )
+        wrong = {SLOPE_MISSING: chain(x, params, 0.0, active=True)[-1]}
+        if (test == 0).any():
+            wrong["is_training=False doesn't reach the dropout layer"] = test
+        at_test = compare(answer, "test", whole, 1e-7, wrong, what="scores at test")
         finite = bool(np.isfinite(scores).all())
         found = [
             holds("scores in training", finite, "they aren't all finite", OVERFLOW),
+            at_test,
             holds(
                 "the same seed twice",
                 np.array_equal(scores, again, equal_nan=True),
                 "the two outputs differ, and the numerical gradient needs them alike",
                 "a seed given to forward should restart the masks",
             ),
+            holds(
+                "the same seed after a forward at test",
+                np.array_equal(scores, resumed, equal_nan=True),
+                "the output differs from that before it",
+                STAYS_OFF if np.array_equal(resumed, test) else "",
+            ),
         ]
+        if keep_prob == 0:
+            by_default = {DROPS_NOTHING: scores} if (scores == 0).any() else {}
+            what = "scores in training of DropoutNet()"
+            found.append(compare(answer, "scores", whole, 1e-7, by_default, what=what))
         upstream = dout * scores / whole  # the submission's own mask
         mistakes = gradient_mistakes(x, params, upstream, True)
         dx, gradients = chain_gradients(x, params, upstream, active=True)
@@ -253,13 +330,13 @@ def dropout_network() -> Section:
             wrong = mistakes(i) | {"dropout's backward doesn't use forward's mask": through[i]}
             what = f"gradient of {DROPOUT_NETWORK[i]}"
             found.append(compare(answer, f"g{i}", gradients[i], 4e-3, wrong, what=what))
-        return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1)), at_test]
-
-    in_turn = of_network(check, in_turn=True)
+        return [*found, compare(answer, "dx", dx, 4e-3, mistakes(-1))]
 
     def part(keep_prob: float, points: float) -> Part:
-        settings: dict[str, float | int | str]
-        settings = {"network": "DropoutNet", "keep_prob": keep_prob, "seed": 1234}
+        settings: dict[str, float | int | str] = {"network": "DropoutNet", "seed": 1234}
+        if keep_prob:  # 0 is the default
+            settings["keep_prob"] = keep_prob
+        in_turn = of_network(partial(check, keep_prob), in_turn=True, test=whole)
         return Part(f"keep {keep_prob:g}", points, Task("network", arrays, settings), in_turn)
 
     start = Task("initial_parameters", {}, {"network": "DropoutNet", "count": NETWORKS})
@@ -276,12 +353,14 @@ def dropout_network() -> Section:
 
 
 def assigned(network: str, points: float) -> Part:
-    """A large network's scores of two examples, with parameters that were assigned."""
+    """A large network's scores of two examples, with parameters that were assigned; and its initial
+    ones."""
     x = random(50, 2, 32, 32, 3)
     shapes = [shape for a, b in itertools.pairwise(WIDTHS[network]) for shape in ((a, b), (b,))]
 
     def check(answer: Answer) -> list[Measured]:
-        got = [tuple(map(int, array_of(answer, f"p{i}"))) for i in range(len(answer) - 1)]
+        count = sum(name.startswith("p") for name in answer)
+        got = [tuple(map(int, array_of(answer, f"p{i}"))) for i in range(count)]
         if got != shapes:
             said = f"{shapes} are expected, of w, b, w, b, ...; got {got}"
             return [holds("shapes of the parameters", False, said)]
@@ -293,7 +372,12 @@ def assigned(network: str, points: float) -> Part:
             SLOPE_MISSING: chain(flat, params, 0.0)[-1],
         }
         what = "scores with assigned parameters"
-        return [compare(answer, "scores", chain(flat, params)[-1], 1e-7, wrong, what=what)]
+        scores = compare(answer, "scores", chain(flat, params)[-1], 1e-7, wrong, what=what)
+        sizes = [min(SENT, int(np.prod(shape))) for shape in shapes]
+        starts = [array_of(answer, f"s{i}", (size,))[None] for i, size in enumerate(sizes)]
+        if network == "TinyNet":  # the contract has no init_scale for it
+            return [scores, no_two_alike(LARGE_NETWORK[:count:2], starts[::2])]
+        return [scores, *beginnings(LARGE_NETWORK, starts, 0.05)]
 
     return Part(
         network, points, Task("drawn_network", {"x": x}, {"network": network}), Check(check)

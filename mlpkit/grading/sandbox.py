@@ -234,6 +234,8 @@ class SandboxRunner:
         except ProtocolError as error:
             return Outcome(error=f"what came back is no answer: {error}", output=printed)
         wrong = about.get("error")
+        if about.get("ours"):
+            return broken(str(wrong)[:2000])
         if wrong or not isinstance(wrong, str):
             return Outcome(error=str(wrong)[:2000], output=printed)
         return Outcome(arrays, output=printed)

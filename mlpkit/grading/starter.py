@@ -169,7 +169,7 @@ OPTIMIZERS = {
     ),
     "RMSProp": ("epsilon inside the root; .cache by name.", "lr=1e-2, decay=0.99, eps=1e-8"),
     "Adam": (
-        "epsilon outside the root; t is incremented first; .mt and .vt by name, .t.",
+        "epsilon outside the root; t is incremented first, once a step; .mt and .vt by name, .t.",
         "lr=1e-3, beta1=0.9, beta2=0.999, t=0, eps=1e-8",
     ),
 }

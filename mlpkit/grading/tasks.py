@@ -10,12 +10,24 @@ back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from .handling import WrongResultError, entry, four_of, given, gradients, keys, parameters, taken
+from .handling import (
+    NOT_PLAIN,
+    WrongResultError,
+    entry,
+    four_of,
+    given,
+    gradients,
+    keys,
+    parameters,
+    put,
+    taken,
+)
 from .submissions import MissingNameError
 
 Names = Mapping[str, Any]
@@ -23,6 +35,7 @@ Arrays = Mapping[str, Any]
 Settings = Mapping[str, Any]
 Task = Callable[[Names, Arrays, Settings], Arrays]
 TASKS: dict[str, Task] = {}
+SENT = 10_000  # numbers of a large network's initial parameter
 IN_EACH_FILE = ("fc", "TinyNet", "SGD", "train_net", "activations")
 
 
@@ -73,9 +86,11 @@ def new_fc(names: Names, arrays: Arrays) -> Any:
     """A fully connected layer of w's shape that holds w and b."""
     layer = names["fc"](*arrays["w"].shape, init_scale=0.02, name="fc_test")
     if len(keys(layer)) != 2:
-        raise WrongResultError(f"fc's .params should hold w and b; it holds {keys(layer)}")
+        raise WrongResultError(f"fc's .params should hold w and b alone; it holds {keys(layer)}")
     for key, name in zip(keys(layer), "wb", strict=True):
         layer.params[key] = given(names, arrays[name])
+        if not np.array_equal(taken(names, layer.params[key]), arrays[name]):
+            raise WrongResultError(f"fc's .params {NOT_PLAIN}")
     return layer
 
 
@@ -121,11 +136,11 @@ def leaky_relu_backward(names: Names, arrays: Arrays, settings: Settings) -> Arr
 
 @task
 def dropout_forward(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out and next of two forwards in training, test at test, zero and again of two forwards
-    that are given the seed 0."""
+    """x -> out and next of two forwards in training, test at test; then in training again, zero and
+    again of two forwards that are given the seed 0, and one of one that is given 1."""
     layer = names["dropout"](settings["keep_prob"], seed=settings["seed"], name="dropout_test")
     passes = {"out": (True,), "next": (True,), "test": (False,), "zero": (True, 0)}
-    passes["again"] = passes["zero"]
+    passes |= {"again": passes["zero"], "one": (True, 1)}
     x = arrays["x"]
     return {
         name: taken(names, layer.forward(given(names, x), *how)) for name, how in passes.items()
@@ -161,13 +176,18 @@ def cross_entropy(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
 @task
 def initial_parameters(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """The parameters p0, p1, ... of `count` networks of that name, stacked."""
+    """The parameters p0, p1, ... of `count` networks of that name, stacked; where settings hold fc,
+    default, the weights of a layer of that many inputs and outputs."""
     stacks: dict[str, list[Any]] = {}
     for _ in range(settings["count"]):
         model = names[settings["network"]]()
         for i, (layer, key) in enumerate(parameters(model.net)):
             stacks.setdefault(f"p{i}", []).append(taken(names, layer.params[key]))
-    return {name: np.stack(stack) for name, stack in stacks.items()}
+    answer = {name: np.stack(stack) for name, stack in stacks.items()}
+    if "fc" in settings:
+        layer = names["fc"](settings["fc"], settings["fc"], name="fc_default")
+        answer["default"] = taken(names, layer.params[keys(layer)[0]])
+    return answer
 
 
 @task
@@ -177,10 +197,11 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     Gives scores; the same of a second forward, and of one after the first parameter grew in place
     by 0.5; loss where labels came; dx and gradients g0, g1, ... where dout came; and unassigned,
     how many of the layers' parameters were other than those assigned. settings: network, its class;
-    keep_prob and seed where it drops out, and then test, the scores at test.
+    seed where it drops out, and keep_prob where it isn't the default; then also test, the scores at
+    test, and resumed, those of a forward in training after it.
     """
     seed = settings.get("seed")
-    built = {} if seed is None else {"keep_prob": settings["keep_prob"], "seed": seed}
+    built = {key: settings[key] for key in ("keep_prob", "seed") if "keep_prob" in settings}
     model = names[settings["network"]](**built)
     x, mine = given(names, arrays["x"]), []
     for i, (_, key) in enumerate(parameters(model.net)):
@@ -204,6 +225,7 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     answer["again"] = taken(names, forward())
     if seed is not None:
         answer["test"] = taken(names, model.forward(x, False))
+        answer["resumed"] = taken(names, forward())
     mine[0] += 0.5
     answer["moved"] = taken(names, forward())
     return answer
@@ -212,10 +234,11 @@ def network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 @task
 def drawn_network(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     """x through a network whose parameters are drawn here, as they would be large to send: scores,
-    and the parameters' shapes p0, p1, ... ."""
+    and the parameters' shapes p0, p1, ... and first numbers s0, s1, ... as they were before."""
     model, answer = names[settings["network"]](), {}
     for i, (layer, key) in enumerate(parameters(model.net)):
         shape = tuple(layer.params[key].shape)
+        answer[f"s{i}"] = taken(names, layer.params[key].ravel()[:SENT])
         model.net.assign(key, given(names, drawn(i, shape)))
         answer[f"p{i}"] = np.array(shape, np.int64)
     return {**answer, "scores": taken(names, model.forward(given(names, arrays["x"])))}
@@ -229,25 +252,35 @@ def drawn(i: int, shape: tuple[int, ...]) -> Any:
 @task
 def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     """w, dw and state by attribute -> w, the state and, where the optimizer counts, t; b, the bias,
-    for which the first row of each array stands; and held, the array that w was before the step.
+    for which the first row of each array stands; held, the array that w was before the step; and
+    second, the w of a second layer with the same arrays. Where dw_after came, `optimizer_defaults`
+    too.
 
     settings: optimizer, its class; the rest are its arguments. lr is built_with at first, and lr
     when it steps.
     """
+    answer: dict[str, Any] = {}
+    if "dw_after" in arrays:
+        only = {"optimizer": settings["optimizer"]}
+        answer |= TASKS["optimizer_defaults"](names, arrays, only)
     settings = dict(settings)
     kind, built_with = names[settings.pop("optimizer")], settings.pop("built_with")
-    layer, (key, bias), both = layer_to_step(names, arrays)
-    net = names["sequential"](layer)
+    layers = [layer_to_step(names, arrays, name) for name in ("test_fc1", "test_fc2")]
+    net = names["sequential"](*layers)
     chosen = kind(net, **{**settings, "lr": built_with})
     chosen.lr = settings["lr"]
-    state = [name for name in arrays if name not in ("w", "dw")]
+    state = [name for name in arrays if name not in ("w", "dw", "dw_after")]
     for name in state:
-        setattr(chosen, name, both(name))
-    held = layer.params[key]
+        of_each = [by_parameter(names, layer, arrays[name]) for layer in layers]
+        setattr(chosen, name, of_each[0] | of_each[1])
+    key, bias = keys(layers[0])
+    held = layers[0].params[key]
     chosen.step()
-    answer = {name: taken(names, entry(chosen, name, key)) for name in state}
-    answer["w"] = taken(names, net.layers[0].params[key])
-    answer["b"] = taken(names, net.layers[0].params[bias])
+    first, second = net.layers
+    answer |= {name: taken(names, entry(chosen, name, key)) for name in state}
+    answer["w"] = taken(names, first.params[key])
+    answer["b"] = taken(names, first.params[bias])
+    answer["second"] = taken(names, second.params[keys(second)[0]])
     answer["held"] = taken(names, held)
     if hasattr(chosen, "t"):
         answer["t"] = taken(names, chosen.t)
@@ -256,48 +289,58 @@ def optimizer(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
 
 @task
 def optimizer_defaults(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """w, dw, dw_after -> w after a step with each gradient, of an optimizer that is given the
-    network alone."""
-    layer, (key, _), both = layer_to_step(names, arrays)
-    net = names["sequential"](layer)
-    chosen = names[settings["optimizer"]](net)
-    for gradient in ("dw", "dw_after"):
-        layer.grads.update(both(gradient))
-        chosen.step()
-    return {"w": taken(names, net.layers[0].params[key])}
+    """w, dw, dw_after -> default, w after a step with each gradient, of an optimizer that is given
+    the network alone; and anew, that of a second one on another network, which is given the
+    settings, too."""
+    settings, answer = dict(settings), {}
+    kind = names[settings.pop("optimizer")]
+    for name, more in (("default", {}), ("anew", settings)):
+        layer = layer_to_step(names, arrays, "test_fc")
+        net = names["sequential"](layer)
+        chosen = kind(net, **more)
+        for gradient in ("dw", "dw_after"):
+            layer.grads.update(by_parameter(names, layer, arrays[gradient]))
+            chosen.step()
+        answer[name] = taken(names, net.layers[0].params[keys(layer)[0]])
+    return answer
 
 
-def layer_to_step(names: Names, arrays: Arrays) -> tuple[Any, list[str], Callable[[str], Any]]:
-    """A fully connected layer that holds w and dw, its parameters' names, and a function that makes
-    such a dict of an array by name: whole for the weights, its first row for the bias."""
-    layer = names["fc"](*arrays["w"].shape, name="test_fc")
+def layer_to_step(names: Names, arrays: Arrays, name: str) -> Any:
+    """A fully connected layer that holds w and dw."""
+    layer = names["fc"](*arrays["w"].shape, name=name)
+    params, grads = (by_parameter(names, layer, arrays[array]) for array in ("w", "dw"))
+    put(layer, "params", params)
+    put(layer, "grads", grads)
+    return layer
+
+
+def by_parameter(names: Names, layer: Any, a: Any) -> dict[str, Any]:
+    """An array for each of a layer's parameters: whole for the weights, its first row for the
+    bias."""
     key, bias = keys(layer)
-
-    def both(name: str) -> dict[str, Any]:
-        return {key: given(names, arrays[name]), bias: given(names, arrays[name][0])}
-
-    layer.params, layer.grads = both("w"), both("dw")
-    return layer, [key, bias], both
+    return {key: given(names, a), bias: given(names, a[0])}
 
 
 @task
 def compute_acc(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     """scores, labels -> acc, of a network that gives the scores as they are, and in another order
-    while it is trained."""
+    while it is trained; its .net gives them as they are."""
     model = names["SmallFullyConnectedNetwork"]()
 
     def forward(x: Any, is_training: bool = True, seed: Any = None) -> Any:
         return x[:, ::-1] if is_training else x
 
     override(model, "forward", forward)
+    override(model.net, "forward", lambda x, *given, **named: x)
     scores, labels = given(names, arrays["scores"]), given(names, arrays["labels"])
     return {"acc": taken(names, names["compute_acc"](model, scores, labels))}
 
 
 @task
 def activation(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
-    """x -> out by one of the activation functions, with its settings a and b after x where they
-    came; other, with other_a and other_b; and default, without any."""
+    """x (m, n) -> out by one of the activation functions, with its settings a and b after x where
+    they came; flat and deep, the same of (m n,) and (m, n, 1); other, with other_a and other_b; and
+    default, without any."""
     known, name = names["activations"], settings["function"]
     if name not in known:
         raise MissingNameError(
@@ -305,16 +348,17 @@ def activation(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         )
     function, x = known[name], arrays["x"]
 
-    def values(*keys: str) -> Any:
+    def values(x: Any, *keys: str) -> Any:
         more, a = [settings[key] for key in keys if key in settings], given(names, x)
         by_class = isinstance(function, type)
         return taken(names, function(*more).forward(a) if by_class else function(a, *more))
 
-    answer = {"out": values("a", "b")}
+    shapes = {"out": x, "flat": x.ravel(), "deep": x[..., None]}
+    answer = {name: values(a, "a", "b") for name, a in shapes.items()}
     if "other_a" in settings:
-        answer["other"] = values("other_a", "other_b")
-    if "a" in settings and "b" not in settings:
-        answer["default"] = values()
+        answer["other"] = values(x, "other_a", "other_b")
+    if "a" in settings:
+        answer["default"] = values(x)
     return answer
 
 
@@ -328,6 +372,8 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     them, and moved, how many of them changed when the network's own did. Where settings hold
     watched, the steps of an epoch: what `watch` saw. settings: network, optimizer, its lr (and
     momentum), batch_size, epochs, and where the rate is to fall, lr_decay and lr_decay_every.
+
+    data_test is the validation pictures under other labels, so that it shows where it is scored.
     """
     mean = arrays["train"].mean(axis=0) / 255
     images = {split: arrays[split] / 255 - mean for split in ("train", "val", "test")}
@@ -335,7 +381,8 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         f"data_{split}": (given(names, images[split]), given(names, arrays[f"{split}_labels"]))
         for split in ("train", "val")
     }
-    data["data_test"] = data["data_val"]
+    others = arrays["train_labels"].max() - arrays["val_labels"]
+    data["data_test"] = (given(names, images["val"]), given(names, others))
     model = names[settings["network"]]()
     more = {key: settings[key] for key in ("lr", "momentum") if key in settings}
     chosen = names[settings["optimizer"]](model.net, **more)
@@ -366,6 +413,7 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
     if settings.get("best"):
         answer["held"] = np.array([int(key in best) for _, key in parameters(model.net)])
     if settings.get("best") and answer["held"].all():
+        copies = {name: a.copy() for name, a in best.items()}
         before = {name: float(a.sum()) for name, a in best.items()}
         for layer, key in parameters(model.net):
             layer.params[key] += 1.0
@@ -376,10 +424,26 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
             if not np.array_equal(after[name], total, equal_nan=True)
         ]
         for layer, key in parameters(model.net):
-            layer.params[key] = best[key]
+            layer.params[key] = copies[key]
         answer["moved"] = np.array(len(moved))
         answer["best_scores"] = scores_of(names, model, images["val"])
     return answer
+
+
+@task
+def loop(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
+    """`train`, then again without the last training example, so that the batch size doesn't divide
+    their number, and without lr_decay: kept_lr, the optimizer's rate at the end of that, and
+    uneven, how many losses came; -1, and no kept_lr, where train_net raised."""
+    answer = train(names, arrays, settings)
+    fewer = {split: arrays[split][:-1] for split in ("train", "train_labels")}
+    left_out = ("lr_decay", "lr_decay_every", "watched")
+    plain = {key: value for key, value in settings.items() if key not in left_out}
+    try:
+        second = train(names, {**arrays, **fewer}, plain)
+    except Exception:
+        return {**answer, "uneven": np.array(-1)}
+    return {**answer, "uneven": np.array(second["losses"].size), "kept_lr": second["lr"]}
 
 
 def watch(
@@ -387,20 +451,27 @@ def watch(
 ) -> dict[str, list[Any]]:
     """Lists that fill while these train. rates: the learning rate at each step; computed, for each
     loss: the steps taken before it, the loss, and whether the last forward was one of training;
-    train_scores and val_scores after each epoch, of every so many steps."""
+    train_scores and val_scores after each epoch, of every so many steps; trained, for each forward
+    in training: the steps taken before it, how many numbers it gave, and whether a loss followed
+    before the next of them."""
     seen: dict[str, list[Any]] = {
-        name: [] for name in ("rates", "computed", "train_scores", "val_scores")
+        name: [] for name in ("rates", "computed", "train_scores", "val_scores", "trained")
     }
     forward, value, step, training = model.forward, loss_func.forward, optimizer.step, [True]
 
     def watched_forward(*given: Any, **named: Any) -> Any:
         training[0] = bool(given[1] if len(given) > 1 else named.get("is_training", True))
-        return forward(*given, **named)
+        scores = forward(*given, **named)
+        if training[0]:
+            seen["trained"].append([len(seen["rates"]), np.size(scores), False])
+        return scores
 
     def watched_value(*given: Any, **named: Any) -> Any:
         loss = value(*given, **named)
         total = float(np.sum(taken(names, loss)))
         seen["computed"].append((len(seen["rates"]), total, training[0]))
+        for latest in seen["trained"][-1:]:
+            latest[2] = True
         return loss
 
     def watched_step() -> None:
@@ -418,12 +489,16 @@ def watch(
 
 
 def override(thing: Any, name: str, function: Callable[..., Any]) -> None:
-    """Put a function in place of an object's method, also where it has __slots__."""
-    try:
-        setattr(thing, name, function)
-    except AttributeError:
-        own = {"__slots__": (), name: lambda self, *given, **named: function(*given, **named)}
-        thing.__class__ = type(type(thing).__name__, (type(thing),), own)
+    """Put a function in place of an object's method: in a class of its own where it has __slots__,
+    or where its class calls the method __call__ too, so that thing(...) is the function as well."""
+    kind = type(thing)
+    names = [n for n in (name, "__call__") if getattr(kind, n, None) is getattr(kind, name, None)]
+    if "__call__" not in names:
+        with suppress(AttributeError):
+            setattr(thing, name, function)
+            return
+    methods = dict.fromkeys(names, lambda self, *given, **named: function(*given, **named))
+    thing.__class__ = type(kind.__name__, (kind,), {"__slots__": (), **methods})
 
 
 @task

@@ -40,12 +40,12 @@ def shapes_of(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 def float_dtype(dtype: Any) -> str:
     """The name of a dtype of floats: "float32" for numpy.float32, too. ValueError for any other."""
     try:
-        name = str(np.dtype(dtype).name)
+        found = np.dtype(dtype)
     except TypeError:
-        name = str(dtype)
-    if not name.startswith("float"):
-        raise ValueError(f"dtype must be one of floats, as 'float32' or 'float64'; got {name!r}")
-    return name
+        found = None
+    if found is None or found.kind != "f":
+        raise ValueError(f"dtype must be one of floats, as 'float32' or 'float64'; got {dtype!r}")
+    return str(found.name)
 
 
 def floats(backend: Backend, a: Any) -> Array:

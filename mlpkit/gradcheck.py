@@ -5,8 +5,7 @@ All of it works on any backend's arrays, which it perturbs in place; use float64
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from .checks import check_counts, check_positive
 from .evaluation import dtype_of
 from .layers import Dropout, Layer, gradient_of
 from .losses import CrossEntropy
-from .model import Module, check_model, check_parameters
+from .model import Module, check_model, check_parameters, layers_within
 
 
 def rel_error(x: Array, y: Array, *, backend: str | Backend | None = None) -> float:
@@ -135,12 +134,12 @@ def check_gradients(
         raise ValueError("gradients are checked on one example or more; got none")
     rng = np.random.default_rng(seed)
     loss_func = CrossEntropy(backend=backend) if loss_func is None else loss_func
-    dropouts = dropouts_of(model.net.layers)
+    dropouts = [layer for layer in layers_within(model) if isinstance(layer, Dropout)]
 
     def loss() -> float:
         for dropout in dropouts:
             dropout.seed, dropout.step = seed, 0
-        return float(loss_func.forward(model.forward(x, True), labels))
+        return float(loss_func.forward(model.forward(x, True, seed), labels))
 
     def slope(layer: Layer, name: str, direction: Array) -> float:
         """The loss's numerical derivative along a direction of a parameter."""
@@ -176,17 +175,3 @@ def check_gradients(
     finally:
         for dropout, state in zip(dropouts, masks, strict=True):
             dropout.seed, dropout.step = state
-
-
-def dropouts_of(layers: Iterable[Layer]) -> list[Dropout]:
-    """The dropout layers among these, and among the layers that they are made of."""
-    found, seen, waiting = [], set(), list[Any](layers)
-    while waiting:
-        part = waiting.pop(0)
-        if isinstance(part, list | tuple):
-            waiting += part
-        elif isinstance(part, Layer) and id(part) not in seen:
-            seen.add(id(part))
-            waiting += vars(part).values()
-            found += [part] if isinstance(part, Dropout) else []
-    return found

@@ -116,6 +116,17 @@ class History:
         """How many iterations have their loss recorded."""
         return self.taken + len(self.losses)
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Ctrl-C waits for the end of the block. A second one doesn't, after which the model may be
+        ahead of the record."""
+        with uninterrupted():
+            try:
+                yield
+            except KeyboardInterrupt:
+                self.ahead = True
+                raise
+
     def take(self, n: int) -> list[float]:
         """Take the first n losses away, so that the record doesn't grow with the iterations."""
         taken = self.losses[:n]
@@ -178,8 +189,10 @@ class Losses:
         try:
             yield
         except BaseException:
+            ahead, self.history.ahead = self.history.ahead, True  # until they are read
             with suppress(Exception):  # what ended it is the one to be said
                 self.read()
+                self.history.ahead = ahead
             raise
 
     def add(self, losses: Array) -> None:
@@ -188,9 +201,10 @@ class Losses:
 
     def read(self) -> list[float]:
         """The losses that are in the history, with all noted so far. Raises TrainingDiverged."""
-        with uninterrupted():  # a chunk's are here or there
+        with self.history.whole():
             while self.pending:
-                self.record(self.train.backend.to_numpy(self.pending.pop(0)))
+                self.record(self.train.backend.to_numpy(self.pending[0]))
+                del self.pending[0]
         return self.history.losses
 
     def record(self, values: Any) -> None:

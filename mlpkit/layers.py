@@ -72,7 +72,7 @@ def gradient_of(layer: Layer, name: str) -> Array:
     if name not in layer.grads:
         raise ValueError(
             f"layer {layer.name}'s backward left no gradient of {name}: it should put it into "
-            f"self.grads[{name!r}]"
+            f"self.grads[{name!r}], or None where it isn't trained"
         )
     dw, shape = layer.grads[name], tuple(layer.params[name].shape)
     if dw is not None and not hasattr(dw, "shape"):

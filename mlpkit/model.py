@@ -214,7 +214,7 @@ class Module:
 def check_parameters(model: Module) -> None:
     """TypeError for a parameter that isn't an array, which updates could not reach in place;
     ValueError for parameters of a layer that the network doesn't have, as those of a layer that is
-    another's attribute."""
+    another's attribute alone."""
     for layer in model.net.layers:
         for name, p in layer.params.items():
             if not hasattr(p, "shape") or isinstance(p, np.generic):
@@ -223,15 +223,33 @@ def check_parameters(model: Module) -> None:
                     f"change in place; got {type(p).__name__}: make it with backend.asarray"
                 )
     own = {id(p) for p in model.net.params.values()}
-    for owner in (model, *model.net.layers):
-        for attribute, part in vars(owner).items():
-            if isinstance(part, Layer) and any(id(p) not in own for p in part.params.values()):
-                raise ValueError(
-                    f"the network lacks the parameters of {type(owner).__name__}'s layer "
-                    f"{attribute}, {', '.join(part.params)}, and would neither train nor save "
-                    "them: put that layer into the Sequential, or share its params and grads with "
-                    "the layer that uses it"
-                )
+    for layer in layers_within(model):
+        if any(id(p) not in own for p in layer.params.values()):
+            raise ValueError(
+                f"the network lacks the parameters of layer {layer.name}, "
+                f"{', '.join(layer.params)}, and would neither train nor save them: put that layer "
+                "into the Sequential, or share its params and grads with the layer that uses it; "
+                "if it isn't to be trained, wrap it in a Module"
+            )
+
+
+def layers_within(model: Module) -> Iterator[Layer]:
+    """The layers of a network, and those that they and it are made of: attributes, also in lists,
+    tuples, dicts and Sequentials."""
+    seen: set[int] = set()
+    waiting: list[Any] = list(vars(model).values())
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Layer) and id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            waiting += vars(part).values()
+        elif isinstance(part, Sequential):
+            waiting += part.layers
+        elif isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list | tuple):
+            waiting += part
 
 
 def check_model(model: Any) -> None:

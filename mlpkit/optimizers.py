@@ -14,7 +14,7 @@ The formulas are the backend's ops; which epsilon, and where it stands, is said 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlpkit_backends import Array, Backend
 
@@ -77,10 +77,11 @@ class Optimizer:
         """One update of every parameter from its gradient."""
         self.advance()
         for backend, name, w, dw in self.gradients():
-            if self.update(backend, name, w, dw) is not None:  # type: ignore[func-returns-value]
+            returned: Any = self.update(backend, name, w, dw)  # type: ignore[func-returns-value]
+            if returned is not None and returned is not w:
                 raise TypeError(
                     f"{type(self).__name__}'s update should change {name} in place, as w -= ... "
-                    "does, and return nothing; it returned something"
+                    "does; it returned another array"
                 )
 
     def gradients(self) -> Iterable[tuple[Backend, str, Array, Array]]:

@@ -21,11 +21,15 @@ def normal(shape: tuple[int, ...], seed: Seed) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def generator(seed: Seed) -> np.random.Generator | None:
-    """The Generator itself, a new one for an integer seed, None for None. ValueError for any
-    other."""
+    """The Generator itself, a new one for an integer seed, None for None. ValueError for any other
+    and a negative one."""
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
-    return np.random.default_rng(check_seed(seed))
+    if not isinstance(seed, SupportsIndex) or operator.index(seed) < 0:
+        raise ValueError(
+            f"seed must be an integer of at least 0, a numpy Generator or None; got {seed!r}"
+        )
+    return np.random.default_rng(operator.index(seed))
 
 
 def check_seed(seed: int | None) -> int:

@@ -101,12 +101,13 @@ def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
 def uninterrupted() -> Iterator[None]:
     """A Ctrl-C that would raise KeyboardInterrupt does so at the end of the block; a second one at
     once. Another handler than Python's own stays."""
-    waiting: list[int] = []
+    waiting, leaving = False, False
 
     def wait(number: int, frame: Any) -> None:
-        if waiting:
+        nonlocal waiting
+        if waiting and not leaving:
             raise KeyboardInterrupt
-        waiting.append(number)
+        waiting = True
 
     own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not own or threading.current_thread() is not threading.main_thread():
@@ -116,9 +117,11 @@ def uninterrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if waiting:
-        raise KeyboardInterrupt
+        leaving = True
+        if signal.getsignal(signal.SIGINT) is wait:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if waiting:
+            raise KeyboardInterrupt
 
 
 @contextmanager

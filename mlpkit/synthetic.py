@@ -98,7 +98,7 @@ def make(
     """
     workers = min(8, thread_count()) if workers is None else workers
     check_counts(train_size=train_size, test_size=test_size, workers=workers)
-    check_seed(seed)
+    seed = check_seed(seed)
     files = [folder / TRAIN_FILE, folder / TEST_FILE]
     with scratch(folder) as place:
         if keep and all(file.is_file() for file in files):

@@ -22,7 +22,6 @@ from .model import Module, check_model
 from .optimizers import Optimizer
 from .planning import CompiledTraining
 from .seeding import check_seed, epoch_order
-from .signals import uninterrupted
 from .training_checks import check_history, check_parts, check_settings
 
 CHUNK = 32  # iterations handed to the backend at a time
@@ -117,13 +116,13 @@ def fit(
             done = history.iterations - before
             while done < per_epoch:
                 first, done = done, min(done + chunks.size, per_epoch)
-                with uninterrupted():
+                with history.whole():
                     history.ahead = True  # until the step has come to its end
                     with chunks.timed(done - first):
                         losses.add(step(on_device[first:done, :]))
                     history.ahead = False
-                if watcher is not None:
-                    watcher.iterations(before + done, epochs * per_epoch, losses)
+                    if watcher is not None:
+                        watcher.iterations(before + done, epochs * per_epoch, losses)
                 if pause is not None:
                     pause()
             if number < epochs:
@@ -145,13 +144,13 @@ def fit(
                     f"{number * per_epoch}: {cause_of(part, trained=True)}",
                     history,
                 )
-            with uninterrupted():
+            with history.whole():
                 history.record(Epoch(number * per_epoch, optimizer.lr, *scores), model)
                 stopping.see(history.epochs[-1])
                 if number % lr_decay_every == 0:
                     optimizer.lr *= lr_decay
-            if watcher is not None:
-                watcher.epoch(number, epochs, history)
+                if watcher is not None:
+                    watcher.epoch(number, epochs, history)
             if pause is not None:
                 pause()
     unfinished = len(history.epochs) < epochs

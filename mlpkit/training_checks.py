@@ -79,7 +79,7 @@ def check_parts(
             "of another: build it from the model"
         )
     check_places(model, loss_func, train, val)
-    eps = getattr(optimizer, "eps", 0)
+    eps = optimizer.eps if "eps" in getattr(optimizer, "setting_names", ()) else 0
     if eps and not np.dtype(train.dtype).type(eps):
         raise ValueError(
             f"eps {eps} is 0 in {train.dtype}, which would divide by 0: give the "

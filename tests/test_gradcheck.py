@@ -178,6 +178,50 @@ def test_dropout_within_a_layer_has_one_mask_while_it_is_checked() -> None:
     assert (layer.parts[1].seed, layer.parts[1].step) == (3, 0)
 
 
+class Held(Module):
+    """A network with dropout of its own, before the others."""
+
+    def __init__(self) -> None:
+        super().__init__(Sequential(FullyConnected(3, 2, 0.5, seed=1, backend="numpy")))
+        self.drop = Dropout(0.5, seed=4, backend="numpy")
+
+    def forward(self, x, is_training=True, seed=None):
+        return super().forward(self.drop.forward(x, is_training, seed), is_training)
+
+    def backward(self, dout):
+        return self.drop.backward(super().backward(dout))
+
+
+class Noisy(Dropout):
+    """Noise by a factor, of a generator that a seed begins anew."""
+
+    def forward(self, x, is_training=True, seed=None):
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.factor = 1 + 0.5 * self.rng.standard_normal(x.shape)
+        return x * self.factor
+
+    def backward(self, dout):
+        return dout * self.factor
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Held,
+        lambda: Module(
+            Sequential(
+                FullyConnected(3, 4, 0.5, "a", seed=1, backend="numpy"),
+                Noisy(0.5, backend="numpy"),
+                FullyConnected(4, 2, 0.5, "b", seed=2, backend="numpy"),
+            )
+        ),
+    ],
+)
+def test_masks_of_a_networks_own_stay_while_it_is_checked(make) -> None:
+    assert max(check_gradients(make(), X, [0, 1]).values()) < 1e-7
+
+
 class SquaredError:
     """Half the squared distance to one-hot labels; its gradient times `factor`."""
 

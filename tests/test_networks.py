@@ -28,7 +28,7 @@ from mlpkit import (
     TinyNet,
     check_gradients,
 )
-from mlpkit_backends import Backend
+from mlpkit_backends import Backend, load
 from mlpkit_backends.cpu import NumpyBackend
 
 # class, its fully connected layers (name, inputs, outputs), the weights' scale
@@ -140,7 +140,7 @@ def test_a_layer_need_not_say_that_it_has_no_gradient_yet() -> None:
     assert Sequential(layer).get_grads("scale") is None
 
 
-@pytest.mark.parametrize("dtype", ["int64", "foo", "complex128"])
+@pytest.mark.parametrize("dtype", ["int64", "foo", "floaty", "complex128"])
 def test_weights_are_floats(dtype: str) -> None:
     with pytest.raises(ValueError, match=rf"dtype must be one of floats, .*; got '{dtype}'"):
         MLP((4, 3), dtype=dtype)
@@ -277,12 +277,19 @@ def test_a_network_on_a_backend_that_load_does_not_give() -> None:
     model = MLP((6, 3), seed=1, backend=Own())
     with pytest.raises(TypeError, match=r"backend 'numpy' is copied and pickled by its name, and"):
         copy.deepcopy(model)
+    copied = copy.deepcopy(MLP((6, 3), seed=1, backend=NumpyBackend()))
+    assert copied.backend is load("numpy")
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a"])
 def test_what_is_no_seed(seed) -> None:
-    with pytest.raises(ValueError, match=r"seed must be an integer from 0 .*; got"):
+    with pytest.raises(ValueError, match=r"seed must be an integer of at least 0, .*; got"):
         MLP((6, 3), seed=seed)
+
+
+def test_a_seed_of_many_bits() -> None:
+    first = np.random.default_rng(2**100).standard_normal((6, 3))
+    assert np.array_equal(MLP((6, 3), 1.0, seed=2**100, backend="numpy").net.params["fc1_w"], first)
 
 
 def test_what_is_no_backend() -> None:

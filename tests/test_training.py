@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
@@ -31,6 +32,7 @@ from mlpkit import (
 )
 from mlpkit.history import History, Losses
 from mlpkit.seeding import epoch_order
+from mlpkit.signals import uninterrupted
 from mlpkit_backends import Backend, load
 
 RNG = np.random.default_rng(5)
@@ -490,27 +492,103 @@ def interrupted_parts(*numbers: int):
     return layer, (model, CrossEntropy(backend="numpy"), Adam(model), split, split)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends itself signals")
-def test_ctrl_c_waits_for_the_iterations_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"batch_size": 8, "epochs": 3, "seed": 4, "lr_decay": 0.5}
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Ctrl-C as Python has it."""
+    if os.name != "posix":
+        pytest.skip("sends itself signals")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        _, others = interrupted_parts()
-        whole = fit(*others, **settings)
-        _, own = interrupted_parts(1, 3, 12, 17)
-        history = History()
-        for _ in range(4):
-            with pytest.raises(KeyboardInterrupt):
-                fit(*own, **settings, history=history)
-            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        fit(*own, **settings, history=history)
-        assert (history.losses, history.epochs) == (whole.losses, whole.epochs)
-        layer, own = interrupted_parts(3, 3)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+INTERRUPTED = {"batch_size": 8, "epochs": 3, "seed": 4, "lr_decay": 0.5}
+
+
+class Lowering:
+    """A watcher that lowers the learning rate, and ends training after an epoch."""
+
+    def __init__(self, optimizer: Adam, last: int) -> None:
+        self.optimizer, self.last = optimizer, last
+
+    def iterations(self, done: int, total: int, losses: Losses) -> None:
+        self.optimizer.lr = 1e-3 * (1 - done / total)
+
+    def epoch(self, number: int, epochs: int, history: History) -> None:
+        if number == self.last:
+            history.stopped = "enough"
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_ctrl_c_waits_for_the_iterations_under_way() -> None:
+    _, others = interrupted_parts()
+    whole = fit(*others, **INTERRUPTED)
+    _, own = interrupted_parts(1, 3, 12, 17)
+    history = History()
+    for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            fit(*own, **settings)
-        assert (layer.calls, layer.after) == (3, 2)  # the second one doesn't wait
-    finally:
-        signal.signal(signal.SIGINT, before)
+            fit(*own, **INTERRUPTED, history=history)
+    fit(*own, **INTERRUPTED, history=history)
+    assert (history.losses, history.epochs) == (whole.losses, whole.epochs)
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_a_watcher_sees_what_is_done_before_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parts_of(*numbers: int):
+        _, own = interrupted_parts(*numbers)
+        return own, {"chunk": 1, "watcher": Lowering(own[2], last=2), "history": History()}
+
+    own, given = parts_of()
+    whole = fit(*own, **INTERRUPTED, **given)
+    own, given = parts_of(2, 9)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(*own, **INTERRUPTED, **given)
+    parts = fit(*own, **INTERRUPTED, **given)
+    assert (parts.losses, parts.epochs, parts.stopped) == (whole.losses, whole.epochs, "enough")
+
+    def record(self, *given, record=History.record) -> None:
+        record(self, *given)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(History, "record", record)
+    own, given = parts_of()
+    for stopped in ("", "enough"):
+        with pytest.raises(KeyboardInterrupt):
+            fit(*own, **INTERRUPTED, **given)
+        assert given["history"].stopped == stopped
+
+
+@pytest.mark.usefixtures("keyboard")
+@pytest.mark.parametrize("place", ["a forward", "History.record", "Losses.record"])
+def test_a_second_ctrl_c_does_not_wait(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    layer, own = interrupted_parts(*[3, 3] if place == "a forward" else [])
+    history = History()
+    for kind in (History, Losses):
+
+        def twice(self, *given, record=kind.record, here=place == f"{kind.__name__}.record"):
+            for _ in range(2 * here):
+                signal.raise_signal(signal.SIGINT)
+            record(self, *given)
+
+        monkeypatch.setattr(kind, "record", twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*own, **INTERRUPTED, history=history)
+    assert place != "a forward" or (layer.calls, layer.after) == (3, 2)
+    with pytest.raises(ValueError, match=r"the model and the optimizer may be ahead of it"):
+        fit(*own, **INTERRUPTED, history=history)
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_an_error_does_not_take_ctrl_cs_place() -> None:
+    def diverge() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            raise TrainingDiverged("another", History())
+
+    with pytest.raises(KeyboardInterrupt):
+        diverge()
 
 
 def parts(backend: Backend, optimizer: str):

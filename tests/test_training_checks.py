@@ -16,6 +16,8 @@ from mlpkit import (
     FullyConnected,
     History,
     Layer,
+    Module,
+    Sequential,
     check_gradients,
     compute_acc,
     evaluate,
@@ -251,7 +253,7 @@ class Affine(Layer):
 def test_a_layer_whose_parameters_the_network_lacks() -> None:
     model = MLP((4, 3), seed=1, backend="numpy")
     model.net.layers.append(Affine(shares=False))
-    said = r"lacks the parameters of Affine's layer inner, inner_w, inner_b, and would neither"
+    said = r"lacks the parameters of layer inner, inner_w, inner_b, and would neither"
     with pytest.raises(ValueError, match=said):
         train(model=model)
     with pytest.raises(ValueError, match=said):
@@ -262,12 +264,18 @@ def test_a_layer_whose_parameters_the_network_lacks() -> None:
     assert not np.array_equal(model.net.params["inner_w"], before)
 
 
-def test_a_layer_that_is_the_models_attribute_alone() -> None:
+@pytest.mark.parametrize(
+    "held", [lambda x: x, lambda x: [x], lambda x: {"a": (x,)}, lambda x: Sequential(x)]
+)
+def test_a_layer_that_is_the_models_attribute_alone(held) -> None:
     model = MLP((4, 3), seed=1, backend="numpy")
-    model.head = FullyConnected(3, 3, name="head", backend="numpy")
-    with pytest.raises(ValueError, match=r"lacks the parameters of MLP's layer head, head_w"):
+    layer = FullyConnected(3, 3, name="head", backend="numpy")
+    model.head = held(layer)
+    with pytest.raises(ValueError, match=r"lacks the parameters of layer head, head_w, head_b"):
         train(model=model)
-    model.head = model.net.layers[-1]
+    model.head = held(model.net.layers[-1])
+    train(model=model)
+    model.head = Module(Sequential(layer))
     train(model=model)
 
 

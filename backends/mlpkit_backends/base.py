@@ -70,8 +70,8 @@ class Backend:
         from . import load
 
         try:
-            own = load(self.name) is self
-        except (BackendUnavailable, ValueError):
+            own = type(load(self.name)) is type(self)
+        except (BackendUnavailable, TypeError, ValueError):
             own = False
         if not own:
             raise TypeError(

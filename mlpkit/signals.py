@@ -101,6 +101,10 @@ def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
 def uninterrupted() -> Iterator[None]:
     """A Ctrl-C that would raise KeyboardInterrupt does so at the end of the block; a second one at
     once. Another handler than Python's own stays."""
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not own or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     waiting, leaving = False, False
 
     def wait(number: int, frame: Any) -> None:
@@ -109,10 +113,6 @@ def uninterrupted() -> Iterator[None]:
             raise KeyboardInterrupt
         waiting = True
 
-    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not own or threading.current_thread() is not threading.main_thread():
-        yield
-        return
     signal.signal(signal.SIGINT, wait)
     try:
         yield

@@ -75,7 +75,8 @@ def fit(
     have a copy. A compiled step doesn't fill the layers' `grads`: they stay what they were.
 
     history: of an earlier call, to go on after its last iteration, within an epoch too; parameters,
-    optimizer state, its learning rate and dropout's steps must be as they were then. pause: is
+    optimizer state, its learning rate and dropout's steps must be as they were then, as they are
+    after a Ctrl-C, which waits for the end of a chunk. pause: is
     called between chunks and between the batches of an evaluation, when all of these agree with the
     history once the losses are read; what it raises ends training.
 

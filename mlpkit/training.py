@@ -76,9 +76,9 @@ def fit(
 
     history: of an earlier call, to go on after its last iteration, within an epoch too; parameters,
     optimizer state, its learning rate and dropout's steps must be as they were then, as they are
-    after a Ctrl-C, which waits for the end of a chunk. pause: is
-    called between chunks and between the batches of an evaluation, when all of these agree with the
-    history once the losses are read; what it raises ends training.
+    after a Ctrl-C, which waits for the end of a chunk.
+    pause: is called between chunks and between the batches of an evaluation, when all of these
+    agree with the history once the losses are read; what it raises ends training.
 
     Raises TypeError for a part of another kind; ValueError for settings and labels out of range, an
     optimizer of another network, and parts on different backends or of different dtypes;

@@ -194,11 +194,12 @@ def train_net(
     """Return (opt_params, loss_hist, train_acc_hist, val_acc_hist).
 
     data_dict: "data_train" and "data_val", each (images, labels). Each iteration takes a batch
-    through model.forward in training, loss_func, model.backward and optimizer.step. optimizer.lr is
-    multiplied by lr_decay every lr_decay_every epochs, as they end. opt_params: a dict by parameter
-    name, copies of the parameters of the best validation epoch. loss_hist: the loss of each
-    iteration, as loss_func gave it; the accuracies, from 0 to 1: over all training and all
-    validation data, as each epoch ends.
+    through model.forward in training, loss_func, model.backward and optimizer.step; examples that
+    fill no batch are one more, or left out. optimizer.lr is multiplied by lr_decay every
+    lr_decay_every epochs, as they end. opt_params: a dict by parameter name, copies of the
+    parameters of the best validation epoch. loss_hist: the loss of each iteration, as loss_func
+    gave it; the accuracies, from 0 to 1: over all training and all validation data, as each epoch
+    ends.
     """
     raise NotImplementedError
 

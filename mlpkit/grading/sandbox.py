@@ -34,7 +34,7 @@ from .protocol import LARGEST_FRAME, ProtocolError, pack, unpack
 from .submissions import MissingNameError, entry_of
 
 HERE = Path(__file__).resolve().parent
-OWN_FILES = ("child.py", "handling.py", "jail.py", "protocol.py")
+OWN_FILES = ("child.py", "handling.py", "jail.py", "protocol.py", "watching.py")
 TASK_FILES = ("tasks.py", "submissions.py")
 PRINTED = 64 << 10  # bytes kept of what is printed
 START = 60.0  # seconds for a child to be up, before its own time counts

@@ -54,10 +54,13 @@ def save_weights(
     that was there goes.
 
     The arrays' own memory is written: there is no copy of the whole. The same arrays and text give
-    the same bytes. ValueError for a dtype that the format has no name for and for a name that is
-    mlpkit's own, TypeError for metadata that isn't text.
+    the same bytes. ValueError for a path with the suffix of another format, for a dtype that the
+    format has no name for and for a name that is mlpkit's own, TypeError for metadata that isn't
+    text.
     """
     path = Path(path)
+    if path.suffix not in ("", ".safetensors"):
+        raise ValueError(f"weights are saved as .safetensors; got {path}: name it so")
     if not isinstance(arrays, Mapping):
         raise TypeError(f"save_weights takes arrays by name; got {type(arrays).__name__}")
     for name, a in arrays.items():
@@ -138,6 +141,8 @@ def reading(path: Path, *, checked: bool) -> Iterator[TensorFile]:
     if path.is_dir() or not path.exists():
         what = "there is a folder" if path.is_dir() else "there are no weights"
         raise CheckpointError(f"{what} at {path}: expected a .safetensors file")
+    if path.suffix == ".npz":
+        raise CheckpointError(f"{path} is an .npz; expected a .safetensors file: use numpy.load")
     if not path.is_file():  # to open a pipe would wait for its writer
         raise CheckpointError(f"{path} is no ordinary file: expected a .safetensors file")
     try:

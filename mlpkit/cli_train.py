@@ -43,7 +43,7 @@ def train(
     keep_prob: Annotated[
         float | None,
         typer.Option(
-            help="Dropout in an MLP by widths: the probability to keep. Default: 0, none."
+            help="Dropout in an MLP by widths: the probability to keep. 0, the default: no dropout."
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = None,

@@ -63,7 +63,8 @@ class Batches:
         if len(labels.shape) != 1 or not are_integers(labels):
             raise ValueError(
                 "labels should be whole numbers (N,), one for each example; "
-                f"got {labels.dtype} {tuple(labels.shape)}: {CONVERT}"
+                f"got {labels.dtype} {tuple(labels.shape)}: "
+                f"{'take labels.ravel()' if labels.shape[1:] == (1,) else CONVERT}"
             )
         if tuple(images.shape[:1]) != tuple(labels.shape) or labels.shape[0] == 0:
             raise ValueError(

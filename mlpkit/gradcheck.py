@@ -15,7 +15,7 @@ from .arrays import are_floats, dtype_name, floats
 from .checks import check_counts, check_positive
 from .evaluation import dtype_of
 from .layers import Dropout, Layer, gradient_of
-from .losses import CrossEntropy
+from .losses import CrossEntropy, check_value, gradient_of_scores
 from .model import Module, check_model, check_parameters, layers_within
 
 
@@ -139,7 +139,9 @@ def check_gradients(
     def loss() -> float:
         for dropout in dropouts:
             dropout.seed, dropout.step = seed, 0
-        return float(loss_func.forward(model.forward(x, True, seed), labels))
+        found = loss_func.forward(model.forward(x, True, seed), labels)
+        check_value(found)
+        return float(found)
 
     def slope(layer: Layer, name: str, direction: Array) -> float:
         """The loss's numerical derivative along a direction of a parameter."""
@@ -156,7 +158,7 @@ def check_gradients(
     try:
         for _ in range(2):  # twice, as a layer that adds to its gradients is wrong the second time
             loss()
-            model.backward(loss_func.backward())
+            model.backward(gradient_of_scores(loss_func))
         errors = {}
         for layer in model.net.layers:
             for name, w in list(layer.params.items()):

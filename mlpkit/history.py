@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -126,6 +127,15 @@ class History:
             except KeyboardInterrupt:
                 self.ahead = True
                 raise
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the block's time to `seconds`, however it ends."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def take(self, n: int) -> list[float]:
         """Take the first n losses away, so that the record doesn't grow with the iterations."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .files import atomic, naming, sync
 from .history import Epochs, History
-from .run_files import RunError, resuming
+from .run_files import RunError, no_run, resuming
 
 COLUMNS = (
     "iteration", "epoch", "lr", "loss", "train_loss", "train_acc", "val_loss", "val_acc"
@@ -129,7 +129,7 @@ def read_history(folder: Path, stride: int | None = None) -> list[dict[str, floa
             raise RunError(f"{path} is no ordinary file: remove it; then {begin_anew(folder)}")
         if (folder / "config.json").is_file():
             raise RunError(f"{path} is gone: {begin_anew(folder)}")
-        raise RunError(f"{folder} is no run: it has no history.csv; `mlpkit train` makes one")
+        raise no_run(folder, path.name)
     rows = []
     with path.open("rb") as file:
         last = sum(1 for _ in file)

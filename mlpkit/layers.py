@@ -61,7 +61,10 @@ class Layer:
     def take_kept(self) -> Any:
         """What the last forward kept, once."""
         if self._kept is None:
-            raise ValueError(f"layer {self.name}: backward needs a forward before it; call forward")
+            raise ValueError(
+                f"layer {self.name}: backward needs a forward before it, which keeps what it takes "
+                "with self.keep(...); call forward"
+            )
         value, self._kept = self._kept, None
         return value
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlpkit_backends import Array, Backend, load
 
-from .arrays import are_integers, check_floats, dtype_name, floats
+from .arrays import are_integers, check_floats, check_returned, dtype_name, floats
 
 CONVERT = "convert whole numbers with astype(int), and one-hot rows with argmax(axis=1)"
 
@@ -39,6 +39,22 @@ def check_shapes(scores: Array, labels: Array) -> None:
             "the loss takes scores of shape (N, C) and labels of shape (N,); "
             f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
         )
+
+
+def check_value(loss: Any) -> None:
+    """TypeError unless a loss is one number."""
+    if loss is None or getattr(loss, "shape", ()) != ():
+        raise TypeError(
+            "the loss's forward should return one number, over the batch; "
+            f"got {'None' if loss is None else f'shape {tuple(loss.shape)}'}"
+        )
+
+
+def gradient_of_scores(loss_func: Any) -> Array:
+    """The loss's gradient of the scores. TypeError for what is no array."""
+    dscores = loss_func.backward()
+    check_returned("the loss's backward", dscores)
+    return dscores
 
 
 def value_of(loss_func: Any) -> Callable[[Array, Array], Any]:

@@ -23,7 +23,7 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .losses import CrossEntropy, value_of
+from .losses import CrossEntropy, check_value, gradient_of_scores, value_of
 from .model import Module
 from .optimizers import SGD, SGDM, Adam, Optimizer, RMSProp
 
@@ -67,12 +67,8 @@ def make_plan(
     def eager(index: Array) -> Array:
         x, labels = batches.take(index)
         loss = value_of(loss_func)(model.forward(x, True), labels)
-        if getattr(loss, "shape", ()) != () or loss is None:
-            raise TypeError(
-                "the loss's forward should return one number, over the batch; "
-                f"got {'None' if loss is None else f'shape {tuple(loss.shape)}'}"
-            )
-        model.backward(loss_func.backward())
+        check_value(loss)
+        model.backward(gradient_of_scores(loss_func))
         optimizer.step()
         return loss
 

@@ -85,8 +85,8 @@ def build_network(
     if net in NETWORKS:
         if keep_prob:
             raise ValueError(
-                f"{net} has no dropout; got a keep_prob of {keep_prob}: name hidden widths "
-                "instead, as in --net 3072 or --net 100,100,100,100,100"
+                f"the network {net} has no dropout; got a keep_prob of {keep_prob}: name hidden "
+                "widths instead, as in --net 3072 or --net 100,100,100,100,100"
             )
         named: Module = getattr(networks, NETWORKS[net])(seed=seed, dtype=dtype, backend=backend)
         return named

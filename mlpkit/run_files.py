@@ -143,10 +143,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if any((folder / name).is_file() for name in CHECKPOINTS):
             raise RunError(f"{path} is gone: `{resuming(folder)}` writes it again")
-        raise RunError(f"{folder} is no run: it has no config.json; `mlpkit train` makes one")
+        raise no_run(folder, path.name)
     config = read_json(path, {})
     check_config(config, path)
     return config
+
+
+def no_run(folder: Path, lacking: str) -> RunError:
+    """The error for a folder that isn't a run's."""
+    if not folder.exists():
+        return RunError(f"there is no folder {folder}: name a run's")
+    return RunError(f"{folder} is no run: it has no {lacking}; `mlpkit train` makes one")
 
 
 def check_config(config: dict[str, Any], path: Path) -> None:

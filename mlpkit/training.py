@@ -92,7 +92,7 @@ def fit(
     seed = check_seed(seed)
     history = History() if history is None else history
     per_epoch = len(train) // batch_size
-    check_history(history, per_epoch, model, seed)
+    check_history(history, per_epoch, model, optimizer, seed)
     stopping = EarlyStopping(patience, min_delta, history.epochs)
     backend = train.backend
     for batches in (train, val):
@@ -112,25 +112,24 @@ def fit(
         while len(history.epochs) < epochs and not (history.stopped or stopping.reason):
             number = len(history.epochs) + 1
             before = (number - 1) * per_epoch
-            started = time.perf_counter()
-            on_device = backend.asarray(order)
-            done = history.iterations - before
-            while done < per_epoch:
-                first, done = done, min(done + chunks.size, per_epoch)
-                with history.whole():
-                    history.ahead = True  # until the step has come to its end
-                    with chunks.timed(done - first):
-                        losses.add(step(on_device[first:done, :]))
-                    history.ahead = False
-                    if watcher is not None:
-                        watcher.iterations(before + done, epochs * per_epoch, losses)
-                if pause is not None:
-                    pause()
-            if number < epochs:
-                order = order_of(number + 1)  # while the device may still be at this one's
-            losses.read()
-            backend.synchronize()
-            history.seconds += time.perf_counter() - started
+            with history.timed():
+                on_device = backend.asarray(order)
+                done = history.iterations - before
+                while done < per_epoch:
+                    first, done = done, min(done + chunks.size, per_epoch)
+                    with history.whole():
+                        history.ahead = True  # until the step has come to its end
+                        with chunks.timed(done - first):
+                            losses.add(step(on_device[first:done, :]))
+                        history.ahead = False
+                        if watcher is not None:
+                            watcher.iterations(before + done, epochs * per_epoch, losses)
+                    if pause is not None:
+                        pause()
+                if number < epochs:
+                    order = order_of(number + 1)  # while the device may still be at this one's
+                losses.read()
+                backend.synchronize()
             history.how = step.step.how
             scores = tuple(
                 score

@@ -26,9 +26,9 @@ def check_settings(
         )
 
 
-def check_history(history: Any, per_epoch: int, model: Module, seed: int) -> None:
+def check_history(history: Any, per_epoch: int, model: Module, optimizer: Any, seed: int) -> None:
     """TypeError for what is no History; ValueError for one that this training, of so many
-    iterations an epoch, can't go on from: of another model, seed, data or batch size."""
+    iterations an epoch, can't go on from: of another model, optimizer, seed, data or batch size."""
     if not isinstance(history, History):
         raise wrong_kind("history", history, "a History, as fit returns, or left out")
     if history.ahead:
@@ -40,9 +40,15 @@ def check_history(history: Any, per_epoch: int, model: Module, seed: int) -> Non
     began = history.epochs[-1].iteration if epochs else 0
     if began != epochs * per_epoch or not began <= history.iterations <= began + per_epoch:
         raise ValueError(
-            f"a history of {epochs} epochs of {per_epoch} iterations should have up to {per_epoch} "
-            f"more; this one has {history.iterations} in all, {began} of them in its epochs: give "
-            "the one of this run, with its data and batch size"
+            f"this history has {history.iterations} iterations, {began} of them in {epochs} whole "
+            f"epochs, and an epoch has {per_epoch} with this data and batch size: give those that "
+            "it began with"
+        )
+    if getattr(optimizer, "t", history.iterations) < history.iterations:
+        raise ValueError(
+            f"this history has {history.iterations} iterations, and the optimizer has taken "
+            f"{optimizer.t} steps: give the model and the optimizer that it was made with, or a "
+            "new History"
         )
     if history.seed not in (None, seed):
         raise ValueError(

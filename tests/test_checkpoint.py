@@ -292,3 +292,16 @@ def test_what_cannot_be_saved(
     with pytest.raises(error, match=message):
         save_weights(tmp_path / "w", arrays)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["w.npz", "w.pkl", "w.pt"])
+def test_the_suffix_of_another_format(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"weights are saved as \.safetensors; got .*{name}"):
+        save_weights(tmp_path / name, {"a": np.ones(3)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_npz_is_said_to_be_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", a=np.ones(3))
+    with pytest.raises(CheckpointError, match=r"w\.npz is an \.npz; expected a \.safetensors file"):
+        load_weights(tmp_path / "w.npz")

@@ -226,7 +226,7 @@ BAD: dict[str, str] = {
     "--keep-prob -0.1": "in [0, 1]; got -0.1",
     "--keep-prob 1.1": "in [0, 1]; got 1.1",
     "--keep-prob nan": "in [0, 1]; got nan",
-    "--net fcn --keep-prob 0.5": "fcn has no dropout; got a keep_prob of 0.5: name hidden widths",
+    "--net fcn --keep-prob 0.5": "the network fcn has no dropout; got a keep_prob of 0.5: name",
     "--net deep": "tinynet, fcn, or positive hidden widths as in 512,256; got 'deep'",
     "--net 8,0": "positive hidden widths as in 512,256; got '8,0'",
     "--net 8,": "positive hidden widths as in 512,256; got '8,'",
@@ -364,7 +364,7 @@ def test_plots(mlpkit: Mlpkit, digits: str, tmp_path: Path) -> None:
         (["plot", "one", "--out", "a.docx"], "a.docx should end in one of "),
         (["plot", "one", "--out", "new/a.png"], "there is no folder new for a.png: make it first"),
         (["activations", "--out", "a"], "a should end in one of "),
-        (["plot", "one", "nowhere"], "nowhere is no run: it has no config.json"),
+        (["plot", "one", "nowhere"], "there is no folder nowhere: name a run's"),
         (["plot", "one", "--out", ""], "an argument is empty: is a variable of the command line"),
     ):
         status, out, err = mlpkit(*arguments)

@@ -271,3 +271,17 @@ def test_a_parameter_that_is_not_trained_is_left_out() -> None:
 
     model = Module(Sequential(FullyConnected(3, 2, 0.5, seed=1), Scaled(leave)))
     assert set(check_gradients(model, X, [0, 1])) == {"fc_w", "fc_b"}
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "said"),
+    [
+        ("forward", lambda *given: np.ones(2), r"forward should return one number, .*shape \(2,\)"),
+        ("backward", lambda: None, r"the loss's backward should return an array; got NoneType"),
+    ],
+)
+def test_a_loss_that_returns_something_else(part: str, given, said: str) -> None:
+    loss_func = SquaredError(1)
+    setattr(loss_func, part, given)
+    with pytest.raises(TypeError, match=said):
+        check_gradients(MLP((3, 2), seed=1, backend="numpy"), X, [0, 1], loss_func=loss_func)

@@ -72,7 +72,7 @@ print("to its end", file=sys.stderr)
 
 def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
-    code = f"import os; os.rmdir({str(tmp_path / 'gone')!r}); {HERE[-1]}"
+    code = f"import os; os.rmdir({str(tmp_path / 'gone')!r}); import mlpkit.__main__ as m; m.main()"
     done = subprocess.run(
         [HERE[0], "-P", "-c", code, "train"],
         capture_output=True,

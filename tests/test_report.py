@@ -423,7 +423,7 @@ def test_commands_and_their_status(mlpkit: Mlpkit, runs: list[Path], tmp_path: P
         (["report", "RUNS", "--pdf", "a.png"], "the report is a PDF; a.png should end in .pdf"),
         (["report", "RUNS", "--pdf", "new/a.pdf"], "there is no folder new for a.pdf"),
         (["report", "RUNS", "--pdf", "folder.pdf"], "folder.pdf is a folder; a file is to be"),
-        (["report", "nowhere"], "nowhere is no run: it has no config.json"),
+        (["report", "nowhere"], "there is no folder nowhere: name a run's"),
         (["verify-report", "none.pdf", "RUNS"], "none.pdf can't be read"),
         (["verify-report", "folder.pdf", "RUNS"], "folder.pdf can't be read"),
         (["verify-report", "text.pdf", "RUNS"], "text.pdf is no PDF: name the file that"),

@@ -645,6 +645,21 @@ def test_training_goes_on_from_its_history(backend: Backend, optimizer: str, aft
         assert np.array_equal(*map(backend.to_numpy, best))
 
 
+def test_the_seconds_of_a_part_count_too() -> None:
+    own, history = parts(load("numpy"), "SGD"), History()
+    with pytest.raises(Left):
+        fit(*own, batch_size=8, epochs=1, seed=4, history=history, pause=leave(2))
+    assert history.seconds > 0
+
+
+def test_a_history_with_an_optimizer_built_anew() -> None:
+    backend, settings = load("numpy"), {"batch_size": 8, "epochs": 2, "seed": 4}
+    history = fit(*parts(backend, "Adam"), **settings)
+    said = "this history has 12 iterations, and the optimizer has taken 0 steps"
+    with pytest.raises(ValueError, match=said):
+        fit(*parts(backend, "Adam"), **settings | {"epochs": 3}, history=history)
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 100])
 def test_no_result_depends_on_the_chunks(chunk: int) -> None:
     backend = load("numpy")
@@ -669,7 +684,9 @@ def test_losses_that_are_taken_away_are_counted() -> None:
 
 
 def test_a_history_of_another_run() -> None:
-    with pytest.raises(ValueError, match=r"should have up to 6 more; this one has 7 in all"):
+    with pytest.raises(
+        ValueError, match=r"has 7 iterations, 0 of them in 0 whole epochs, and an epoch has 6"
+    ):
         run(load("numpy"), history=History(losses=[1.0] * 7))
     with pytest.raises(TypeError, match=r"history should be a History, .* got list"):
         run(load("numpy"), history=[1.0])
@@ -678,7 +695,9 @@ def test_a_history_of_another_run() -> None:
 def test_a_history_of_other_batches(backend: Backend) -> None:
     own, settings = parts(backend, "SGD"), {"seed": 4, "epochs": 2}
     history = fit(*own, **settings, batch_size=8)
-    with pytest.raises(ValueError, match=r"2 epochs of 5 iterations .* 12 of them in its epochs"):
+    with pytest.raises(
+        ValueError, match=r"12 iterations, 12 of them in 2 whole epochs, and an epoch has 5"
+    ):
         fit(*own, **settings | {"epochs": 3}, batch_size=10, history=history)
 
 

@@ -224,6 +224,11 @@ def test_what_is_no_network_or_split_to_score() -> None:
         train_net(data, MLP, CrossEntropy(), SGD(model), 8, 1)
 
 
+def test_labels_in_a_column() -> None:
+    with pytest.raises(ValueError, match=r"got int64 \(40, 1\): take labels\.ravel\(\)"):
+        Batches.of("numpy", IMAGES, LABELS[:, None], "float64")
+
+
 def test_an_eps_that_is_nothing_in_half_precision() -> None:
     model = MLP((4, 3), seed=1, dtype="float16", backend="numpy")
     batches = Batches.of("numpy", IMAGES, LABELS, "float16")

@@ -38,7 +38,8 @@ def fractions(answer: Answer, name: str, count: int) -> Array:
     """A history of accuracies; WrongAnswerError where they are none."""
     history = array_of(answer, name, (count,))
     if not ((history >= 0) & (history <= 1)).all():
-        raise WrongAnswerError(f"{name} should be fractions from 0 to 1")
+        first = next(a for a in history if not 0 <= a <= 1)
+        raise WrongAnswerError(f"{name}_hist should be fractions from 0 to 1; it has {first:.6g}")
     return history
 
 
@@ -274,6 +275,8 @@ def best_epoch(points: float) -> Part:
             "it is the training accuracy": np.array((labels == 0).mean()),
         }
         hint = "they are another epoch's: the one of the highest validation accuracy is meant"
+        if np.ptp(history) == 0:
+            hint = "no epoch changes the accuracy: do the parameters change in training?"
         if float(array_of(answer, "moved", ())):
             hint = COPIES
         elif not np.isfinite(scores).all():

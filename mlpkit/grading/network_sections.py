@@ -362,7 +362,8 @@ def assigned(network: str, points: float) -> Part:
         count = sum(name.startswith("p") for name in answer)
         got = [tuple(map(int, array_of(answer, f"p{i}"))) for i in range(count)]
         if got != shapes:
-            said = f"{shapes} are expected, of w, b, w, b, ...; got {got}"
+            numbers = f"{len(shapes)} are expected, of w, b, w, b, ..., and {len(got)} came"
+            said = f"{numbers}: {shapes} are expected; got {got}"
             return [holds("shapes of the parameters", False, said)]
         params = [drawn(i, shape) for i, shape in enumerate(shapes)]
         flat = x.reshape(2, -1)

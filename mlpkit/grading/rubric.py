@@ -27,7 +27,8 @@ def reweigh(sections: Sequence[Section], path: Path) -> tuple[Section, ...]:
     names = [section.name for section in sections]
     if not isinstance(rubric, dict) or not set(rubric) <= set(names):
         unknown = sorted(set(rubric) - set(names)) if isinstance(rubric, dict) else rubric
-        raise ValueError(f"{path} names no sections with {unknown!r}; they are {', '.join(names)}")
+        said = f"sections that aren't there, {unknown!r}; they are {', '.join(names)}"
+        raise ValueError(f"{path} should give points to sections; it names {said}")
     for name, points in rubric.items():
         number = isinstance(points, int | float) and not isinstance(points, bool)
         if not number or not 0 <= points <= MOST:

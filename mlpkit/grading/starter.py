@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LAYERS = '''"""Layers, loss and sequential; a layer's .params and .grads are dicts of arrays."""
+LAYERS = '''"""Layers, loss and sequential; a layer's .params and .grads are dicts of arrays.
+
+Their keys are names of your own, of which no two in a network are the same, as name + "_w".
+"""
 
 import numpy as np
 
@@ -167,7 +170,10 @@ OPTIMIZERS = {
         "v = momentum v - lr dw; w += v; .velocity by parameter name.",
         "lr=1e-4, momentum=0.0",
     ),
-    "RMSProp": ("epsilon inside the root; .cache by name.", "lr=1e-2, decay=0.99, eps=1e-8"),
+    "RMSProp": (
+        "c = decay c + (1 - decay) dw^2; w -= lr dw / sqrt(c + eps); .cache, c by name.",
+        "lr=1e-2, decay=0.99, eps=1e-8",
+    ),
     "Adam": (
         "epsilon outside the root; t is incremented first, once a step; .mt and .vt by name, .t.",
         "lr=1e-3, beta1=0.9, beta2=0.999, t=0, eps=1e-8",
@@ -205,7 +211,10 @@ def train_net(
 
 
 def compute_acc(model, data, labels, num_samples=None, batch_size=100):
-    """The fraction of data whose highest score is at its label, with is_training=False."""
+    """The fraction of data whose highest score is at its label, with is_training=False.
+
+    num_samples: score so many alone, drawn at random.
+    """
     raise NotImplementedError
 '''
 
@@ -268,7 +277,8 @@ def files() -> dict[str, str]:
     heads = {
         "networks": '"""Networks: each has .net, a sequential."""\n\n'
         "from lib.mlp.layer_utils import *",
-        "optimizers": '"""Optimizers over net.layers."""\n\nimport numpy as np',
+        "optimizers": '"""Optimizers over net.layers, net being a sequential."""\n\n'
+        "import numpy as np",
         "activations": '"""Activation functions of arrays of any shape."""\n\nimport numpy as np',
     }
     return {

@@ -90,7 +90,9 @@ def to_75_percent() -> Section:
         for name in ("train_acc", "val_acc"):
             history = array_of(answer, name, (TINYNET_EPOCHS,))
             inside = bool(((history >= 0) & (history <= 1)).all())
-            found.append(holds(name, inside, "fractions from 0 to 1 are expected, one an epoch"))
+            got = ", ".join(f"{a:.6g}" for a in history)
+            said = f"fractions from 0 to 1 are expected, one an epoch; got {got}"
+            found.append(holds(f"{name}_hist", inside, said))
         return found
 
     def best(answer: Answer) -> list[Measured]:
@@ -143,6 +145,8 @@ def race(seed: int, optimizer: str, settings: Settings, points: float) -> Part:
             said = f"{hits[0]:.4g}; {SATURATED} is expected, as SGD's is {hits[1]:.4g}"
             return [holds("accuracy", hits[0] >= SATURATED, said)]
         hint = "it doesn't learn at all" if hits[0] <= 2 / CLASSES else ""
+        if losses[0] > 2 * np.log(CLASSES):
+            hint = "its loss rises: look at the step's sign and size"
         return [
             holds("loss", losses[0] < losses[1], beside(optimizer, "loss", "less", losses), hint),
             holds("accuracy", hits[0] > hits[1], beside(optimizer, "accuracy", "more", hits), hint),

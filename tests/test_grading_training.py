@@ -48,12 +48,6 @@ def test_percents_are_no_fractions(tmp_path: Path) -> None:
     )
 
 
-def test_best_parameters_must_be_copies(tmp_path: Path) -> None:
-    training = [section for section in SECTIONS if section.name == "Training to 75 %"]
-    found = lost(grade_text(tmp_path, PLAIN.replace("{n: p.copy() for", "{n: p for"), training))
-    assert "copy the best epoch's parameters" in found["Training to 75 %"]
-
-
 def test_best_parameters_must_be_all(tmp_path: Path) -> None:
     every = "in layer.params.items()}"
     without = QUICK.replace(every, f"{every[:-1]} if p.ndim > 1}}")

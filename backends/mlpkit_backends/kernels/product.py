@@ -27,9 +27,11 @@ from .jit import jit
 # of a Zen 3, tiles took 1.6 times as long at batch 64 and 3072 x 3072 as OpenBLAS 0.3.30.
 REGISTER, ROWS, VECTORS = 64, 8, 3
 FEATURES = binding.get_host_cpu_features()
+# Known before anything is compiled, so that `if TILES` leaves out what would never run.
+TILES = bool(FEATURES.get("avx512f"))
 SHORT = 16  # bytes of the shortest vector, for the columns that fill no register
 DEPTH, PANEL = 512, 1024
-LARGEST_BATCH = 128 if FEATURES.get("avx512f") else 0  # beyond it BLAS gains by its own order
+LARGEST_BATCH = 128  # beyond it BLAS gains by its own order
 
 
 def tile_adder(vectors: int, register: int) -> Any:

@@ -29,13 +29,15 @@ from .elementwise import (
 )
 from .gemm import gemm
 from .jit import jit
-from .product import LARGEST_BATCH, add_gradient, product
+from .product import LARGEST_BATCH, TILES, add_gradient, product
 
 # A block's matrices, by their places in a table of addresses: with it a network of any depth runs
 # the same machine code, which for tuples of arrays would be compiled for each length. m and v are
 # the two states of w or b that a rule may have; x is the batch or the block before's h.
 PARTS = ("w", "m", "v", "b", "bias_m", "bias_v", "x", "z", "h", "mask", "d")
-W, M, V, B, BIAS_M, BIAS_V, X, Z, H, MASK, D = range(len(PARTS))
+# NumPy's integers, as numba compiles a function once more for each of Python's that it is given.
+W, M, V, B, BIAS_M, BIAS_V, X, Z, H, MASK, D = map(np.int64, range(len(PARTS)))
+ZERO, ONE = np.int64(0), np.int64(1)
 # Multiply-adds from which on workers share a product; below, they would wait for each other longer
 # than they work.
 SHARED = 1 << 20
@@ -49,7 +51,7 @@ ROWS, TILED_ROWS = 384, 64
 @jit()
 def tiled(batch: Any, w: Any) -> Any:
     """Whether a batch's products with w are made in tiles."""
-    return batch <= LARGEST_BATCH and w.size >= LARGE
+    return TILES and batch <= LARGEST_BATCH and w.size >= LARGE
 
 
 @jit()
@@ -58,37 +60,57 @@ def share(p: Any, workers: Any, size: Any) -> Any:
     return p * size // workers, (p + 1) * size // workers
 
 
+@jit()
+def forward_part(
+    blas: Any, p: Any, workers: Any, by_rows: Any, x: Any, w: Any, z: Any, room: Any
+) -> None:
+    """Worker p's columns of z ← x w or, by rows of w, its part of the sum, into its row of room."""
+    tiles = tiled(x.shape[0], w)
+    top, bottom, left, right = 0, w.shape[0], 0, w.shape[1]
+    if by_rows:
+        top, bottom = share(p, workers, w.shape[0])
+        z = room[p, : z.size].reshape(z.shape)
+    else:
+        left, right = share(p, workers, w.shape[1])
+    # All sliced, so that the products are compiled for one kind of array.
+    some, block, part = x[:, top:bottom], w[top:bottom, left:right], z[:, left:right]
+    if TILES and tiles:
+        product(blas, some, block, part)
+    else:
+        gemm(blas, 1.0, some, False, block, False, 0.0, part)
+
+
+@jit()
+def add_parts(room: Any, workers: Any, z: Any) -> None:
+    """z ← the sum of the workers' parts."""
+    z[:] = 0
+    for p in range(workers):
+        z += room[p, : z.size].reshape(z.shape)
+
+
 @jit(parallel=True)
 def forward_shared(blas: Any, x: Any, w: Any, z: Any, room: Any, workers: Any) -> None:
     """z ← x w, each worker a block of columns or, where w is narrow, of rows: a part of the sum.
     room: for the parts, flat, a worker's in each row."""
-    (size, columns), tiles = z.shape, tiled(x.shape[0], w)
-    if columns >= WIDE or size * columns > room.shape[1]:
-        for p in prange(workers):
-            first, last = share(p, workers, columns)
-            if tiles:
-                product(blas, x, w[:, first:last], z[:, first:last])
-            else:
-                gemm(blas, 1.0, x, False, w[:, first:last], False, 0.0, z[:, first:last])
-        return
+    by_rows = z.shape[1] < WIDE and z.size <= room.shape[1]
     for p in prange(workers):
-        first, last = share(p, workers, w.shape[0])
-        part = room[p, : size * columns].reshape(size, columns)
-        if tiles:
-            product(blas, x[:, first:last], w[first:last], part)
-        else:
-            gemm(blas, 1.0, x[:, first:last], False, w[first:last], False, 0.0, part)
-    z[:] = 0
-    for p in range(workers):
-        z += room[p, : size * columns].reshape(size, columns)
+        forward_part(blas, np.int64(p), workers, by_rows, x, w, z, room)
+    if by_rows:
+        add_parts(room, workers, z)
+
+
+@jit()
+def backward_part(blas: Any, p: Any, workers: Any, d: Any, w: Any, dx: Any) -> None:
+    """Worker p's columns of dx ← d wᵀ."""
+    first, last = share(p, workers, w.shape[0])
+    gemm(blas, 1.0, d, False, w[first:last], True, 0.0, dx[:, first:last])
 
 
 @jit(parallel=True)
 def backward_shared(blas: Any, d: Any, w: Any, dx: Any, workers: Any) -> None:
     """dx ← d wᵀ, each worker a block of columns."""
     for p in prange(workers):
-        first, last = share(p, workers, w.shape[0])
-        gemm(blas, 1.0, d, False, w[first:last], True, 0.0, dx[:, first:last])
+        backward_part(blas, np.int64(p), workers, d, w, dx)
 
 
 @jit()
@@ -98,7 +120,7 @@ def update_rows(
     """Some rows of w and its state m, v updated from xᵀ d, x having just the columns that go with
     them. room: for ROWS rows of the gradient, flat."""
     if rule == SGD:
-        if tiles:
+        if TILES and tiles:
             add_gradient(blas, -row[0], x, d, w)
         else:
             gemm(blas, -row[0], x, True, d, False, 1.0, w)
@@ -107,7 +129,7 @@ def update_rows(
     for first in range(0, w.shape[0], rows):
         last = min(first + rows, w.shape[0])
         part = room[: (last - first) * w.shape[1]].reshape(last - first, w.shape[1])
-        if tiles:
+        if TILES and tiles:
             part[:] = 0
             add_gradient(blas, 1.0, x[:, first:last], d, part)
         else:
@@ -161,7 +183,7 @@ def update_part(
 def update_shared(blas: Any, workers: Any, table: Any, room: Any, rule: Any, row: Any) -> None:
     """Every weight matrix updated, each worker a block of its rows."""
     for p in prange(workers):
-        update_part(blas, p, workers, table, room, rule, row)
+        update_part(blas, np.int64(p), workers, table, room, rule, row)
 
 
 @jit()
@@ -197,7 +219,7 @@ def run(
         weights += matrix(table, i, W, dtype).size
     for k in range(order.shape[0]):
         row = schedule[k]
-        gather(images, order[k], mean, matrix(table, 0, X, dtype))
+        gather(images, order[k], mean, matrix(table, ZERO, X, dtype))
         for i in range(blocks):
             x, z, h = (
                 matrix(table, i, X, dtype),
@@ -236,4 +258,4 @@ def run(
         if size * weights >= SHARED:
             update_shared(blas, workers, table, room, rule, row)
         else:
-            update_part(blas, 0, 1, table, room, rule, row)
+            update_part(blas, ZERO, ONE, table, room, rule, row)

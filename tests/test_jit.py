@@ -19,11 +19,10 @@ PACKAGE = Path(mlpkit_backends.__file__).parent
 CODE = """
 import numpy as np
 from mlpkit_backends.kernels.gemm import gemm_address
-from mlpkit_backends.kernels.product import REGISTER
-from mlpkit_backends.kernels.steps import update_rows
-w = np.zeros((2, 3)); x = np.ones((1, 2)); d = np.ones((1, 3)); row = np.array([0.5])
-update_rows(gemm_address("float64"), False, x, d, w, w, w, np.empty(6), 0, row)
-print(w[0, 0], sum(update_rows.stats.cache_misses.values()))
+from mlpkit_backends.kernels.steps import backward_part
+d, w, dx = np.ones((1, 2)), np.ones((3, 2)), np.empty((1, 3))
+backward_part(gemm_address("float64"), 0, 1, d, w, dx)
+print(dx[0, 0], sum(backward_part.stats.cache_misses.values()))
 """
 
 
@@ -44,13 +43,13 @@ def run(folder: Path, code: str = CODE, **environment: str) -> list[str]:
 
 def test_an_edited_kernel_is_compiled_again(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert run(tmp_path) == ["-0.5", "1"]
-    assert run(tmp_path) == ["-0.5", "0"]
+    assert run(tmp_path) == ["2.0", "1"]
+    assert run(tmp_path) == ["2.0", "0"]
     gemm = tmp_path / PACKAGE.name / "kernels" / "gemm.py"
     source = gemm.read_text()
     assert source.count("real(alpha)") == 1
     gemm.write_text(source.replace("real(alpha)", "real(3 * alpha)"))
-    assert run(tmp_path) == ["-1.5", "1"]
+    assert run(tmp_path) == ["6.0", "1"]
 
 
 def test_where_nothing_can_be_written_a_folder_goes_with_the_process(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_where_nothing_can_be_written_a_folder_goes_with_the_process(tmp_path: P
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     nowhere = str(file / "below")
     given = {"NUMBA_CACHE_DIR": nowhere, "XDG_CACHE_HOME": nowhere, "TMPDIR": str(tmp_path)}
-    assert run(tmp_path, **given) == ["-0.5", "1"]
+    assert run(tmp_path, **given) == ["2.0", "1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", PACKAGE.name]
 
 
@@ -70,31 +69,31 @@ def test_where_the_installation_can_not_be_written_the_user_keeps_a_cache(tmp_pa
         "XDG_CACHE_HOME": "",
         "HOME": str(tmp_path),
     }
-    assert run(tmp_path, **given) == ["-0.5", "1"]
-    assert run(tmp_path, **given) == ["-0.5", "0"]
+    assert run(tmp_path, **given) == ["2.0", "1"]
+    assert run(tmp_path, **given) == ["2.0", "0"]
     assert list((tmp_path / ".cache" / "mlpkit").iterdir())
 
 
 def test_a_folder_may_be_named_from_the_current_one(tmp_path: Path) -> None:
-    assert run(tmp_path, NUMBA_CACHE_DIR="kept", XDG_CACHE_HOME=str(tmp_path)) == ["-0.5", "1"]
+    assert run(tmp_path, NUMBA_CACHE_DIR="kept", XDG_CACHE_HOME=str(tmp_path)) == ["2.0", "1"]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_what_is_damaged_is_compiled_again(tmp_path: Path) -> None:
     given = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    assert run(tmp_path, **given) == ["-0.5", "1"]
+    assert run(tmp_path, **given) == ["2.0", "1"]
     for kind, damage in (("nbi", lambda whole: whole[:20]), ("nbc", lambda whole: b"\0" * 99)):
-        (file,) = tmp_path.rglob(f"*update_rows*.{kind}")
+        (file,) = tmp_path.rglob(f"*backward_part*.{kind}")
         file.write_bytes(damage(file.read_bytes()))
-        assert run(tmp_path, **given) == ["-0.5", "1"]
-        assert run(tmp_path, **given) == ["-0.5", "0"]
+        assert run(tmp_path, **given) == ["2.0", "1"]
+        assert run(tmp_path, **given) == ["2.0", "0"]
 
 
 def test_a_full_disk_keeps_no_code_and_ends_no_run(tmp_path: Path) -> None:
     code = "import os\nfrom numba.core.caching import IndexDataCacheFile\n"
     code += "def full(*_): raise OSError(28, os.strerror(28))\n"
     code += "IndexDataCacheFile._save_data = full\n"
-    assert run(tmp_path, code + CODE, NUMBA_CACHE_DIR=str(tmp_path)) == ["-0.5", "1"]
+    assert run(tmp_path, code + CODE, NUMBA_CACHE_DIR=str(tmp_path)) == ["2.0", "1"]
 
 
 TRAIN = """

@@ -130,9 +130,10 @@ class TrainingDisplay:
         then, before = self.seen
         if now - then < (REDRAW if self.console.is_terminal else PLAIN_EVERY):
             return
+        loss = f"loss {losses.read()[-1]:.4f}"
+        now = time.perf_counter()  # the device may have been behind
         self.seen = (now, done)
         rate = f"{(done - before) / (now - then):.0f} it/s"
-        loss = f"loss {losses.read()[-1]:.4f}"
         if self.console.is_terminal:
             self.live.update(self.task, completed=done, total=total, description=f"{loss}  {rate}")
             self.live.start()

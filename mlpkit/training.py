@@ -25,7 +25,7 @@ from .seeding import check_seed, epoch_order
 from .training_checks import check_history, check_parts, check_settings
 
 CHUNK = 32  # iterations handed to the backend at a time
-SECONDS = 0.5  # that a chunk may take, so that training can be stopped soon
+SECONDS = 0.5  # that what is under way may take, so that training can be stopped soon
 
 
 class Watcher(Protocol):
@@ -100,7 +100,7 @@ def fit(
     step = CompiledTraining(model, loss_func, optimizer, train, batch_size)
     history.how, history.stopped, history.seed = step.step.how, "", seed
     losses = Losses(train, history)
-    chunks = ChunkSize(chunk)
+    pace = Pace(chunk, backend.synchronize)
 
     def order_of(number: int) -> Any:
         order = epoch_order(len(train), seed, number)[: per_epoch * batch_size]
@@ -116,10 +116,10 @@ def fit(
                 on_device = backend.asarray(order)
                 done = history.iterations - before
                 while done < per_epoch:
-                    first, done = done, min(done + chunks.size, per_epoch)
+                    first, done = done, min(done + pace.size, per_epoch)
                     with history.whole():
                         history.ahead = True  # until the step has come to its end
-                        with chunks.timed(done - first):
+                        with pace.timed(done - first):
                             losses.add(step(on_device[first:done, :]))
                         history.ahead = False
                         if watcher is not None:
@@ -129,7 +129,7 @@ def fit(
                 if number < epochs:
                     order = order_of(number + 1)  # while the device may still be at this one's
                 losses.read()
-                backend.synchronize()
+                pace.wait()
             history.how = step.step.how
             scores = tuple(
                 score
@@ -158,21 +158,42 @@ def fit(
     return history
 
 
-class ChunkSize:
-    """How many iterations to hand over at a time: one, and from then on as many as are done within
-    SECONDS, in powers of two, as a backend may run so many as one, prepared."""
+class Pace:
+    """How many iterations are handed over at a time: one, and from then on as many as are done
+    within SECONDS, in powers of two, as a backend may run so many as one, prepared. A device is
+    waited for after as many, as calls alone would run ahead of it."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.size = most, 1
+    def __init__(self, most: int, synchronize: Callable[[], None]) -> None:
+        self.most, self.synchronize = most, synchronize
+        self.size = self.bound = 1
+        self.under_way, self.since = 0, 0.0
 
     @contextmanager
     def timed(self, n: int) -> Iterator[None]:
         """Measure how long n iterations take."""
         began = time.perf_counter()
+        if not self.under_way:
+            self.since = began
+        self.under_way += n
         yield
-        seconds = max(time.perf_counter() - began, 1e-9) / n
-        fitting = min(max(1, int(SECONDS / seconds)), self.most)
+        if self.under_way + self.size <= self.bound:
+            fitting = min(within(began, n), self.bound)
+        else:
+            self.synchronize()
+            fitting = self.bound = within(self.since, self.under_way)
+            self.under_way = 0
+        fitting = min(fitting, self.most)
         self.size = self.most if fitting == self.most else 1 << (fitting.bit_length() - 1)
+
+    def wait(self) -> None:
+        """Wait for all that is under way."""
+        self.synchronize()
+        self.under_way = 0
+
+
+def within(began: float, n: int) -> int:
+    """How many iterations are done within SECONDS where n took the time since then; at least 1."""
+    return max(1, int(SECONDS * n / max(time.perf_counter() - began, 1e-9)))
 
 
 def train_net(

@@ -46,5 +46,8 @@ def gpu() -> CupyBackend:
     )
     backend = CupyBackend.__new__(CupyBackend)
     backend.name = "cupy"
-    backend.xp = types.SimpleNamespace(cuda=space, __version__="14.2.0")
+    pool = types.SimpleNamespace(free_all_blocks=lambda: None)
+    backend.xp = types.SimpleNamespace(
+        cuda=space, get_default_memory_pool=lambda: pool, __version__="14.2.0"
+    )
     return backend

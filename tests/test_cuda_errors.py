@@ -20,7 +20,7 @@ from mlpkit_backends import (
 )
 from mlpkit_backends.base import EagerStep
 from mlpkit_backends.captured import CapturedStep
-from mlpkit_backends.cublas import CublasError
+from mlpkit_backends.cublas import CublasError, tf32
 from mlpkit_backends.cuda_find import try_out
 from mlpkit_backends.fused import FusedStep
 from mlpkit_backends.plan import Plan
@@ -243,6 +243,31 @@ def test_which_kernels_a_step_has(
     assert type(step) is kind
     assert fused_devices == [kind is FusedStep]
     assert how in step.how
+
+
+def test_what_is_kept_for_arrays_is_given_back_to_cublas_and_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend, made = gpu(), []
+    pool = types.SimpleNamespace(free_all_blocks=lambda: made.append("room"))
+    backend.xp.get_default_memory_pool = lambda: pool
+
+    def device(dtype: str, fused: bool = False) -> DeviceDouble:
+        made.append("device")
+        return DeviceDouble(dtype)
+
+    monkeypatch.setattr(cuda_device, "CudaDevice", device)
+    backend.compile(plan_of_a_step("float64"))
+    assert made == ["room", "device"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("", False), ("0", False), ("1", True), ("2", True), ("01", True), ("on", False)],
+)
+def test_tf32_as_cupy_takes_it(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_TF32", value)
+    assert tf32() is expected
 
 
 def test_fused_kernels_that_do_not_load_leave_cublas_products(

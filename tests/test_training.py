@@ -29,10 +29,12 @@ from mlpkit import (
     evaluate,
     fit,
     train_net,
+    training,
 )
 from mlpkit.history import History, Losses
 from mlpkit.seeding import epoch_order
 from mlpkit.signals import uninterrupted
+from mlpkit.training import Pace
 from mlpkit_backends import Backend, load
 
 RNG = np.random.default_rng(5)
@@ -664,6 +666,32 @@ def test_a_history_with_an_optimizer_built_anew() -> None:
 def test_no_result_depends_on_the_chunks(chunk: int) -> None:
     backend = load("numpy")
     assert run(backend, chunk=chunk)[0].losses == run(backend)[0].losses
+
+
+@pytest.mark.parametrize(("each", "largest"), [(1e-4, 32), (0.02, 16), (0.7, 1)])
+def test_calls_do_not_run_ahead_of_a_device(
+    each: float, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """each: s that the device takes for an iteration. A call takes a hundredth of that."""
+    now, idle, waits = 0.0, 0.0, 0
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now)
+
+    def wait() -> None:
+        nonlocal now, waits
+        now, waits = max(now, idle), waits + 1
+
+    pace, behind, sizes, done = Pace(32, wait), [], [], 0
+    while done < 20_000:
+        sizes.append(pace.size)
+        with pace.timed(pace.size):
+            now += sizes[-1] * each / 100
+            idle = max(now, idle) + sizes[-1] * each
+        done += sizes[-1]
+        behind.append(idle - now)
+    assert sizes[:2] == [1, largest]
+    assert set(sizes[1:]) == {largest}
+    assert max(behind) <= max(0.5, each)
+    assert waits <= now / 0.25 + 2 or largest == 1
 
 
 def test_losses_that_are_taken_away_are_counted() -> None:

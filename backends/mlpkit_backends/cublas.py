@@ -34,7 +34,8 @@ class CublasError(RuntimeError):
 
 def tf32() -> bool:
     """Whether float32 products are to be TF32's, as CuPy takes it."""
-    return os.environ.get("CUPY_TF32") == "1"
+    value = os.environ.get("CUPY_TF32", "")
+    return value.isdecimal() and int(value) > 0
 
 
 def load_cublas() -> Any:

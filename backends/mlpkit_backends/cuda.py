@@ -240,6 +240,8 @@ class CupyBackend(Backend):
             return EagerStep(self, plan, why_not)
         if str(plan.images.dtype) != ("uint8" if plan.mean is not None else plan.dtype):
             return EagerStep(self, plan, f"the images are {plan.images.dtype}, not {plan.dtype}")
+        # What CuPy keeps for arrays to come is no memory to cuBLAS and graphs, who ask the driver.
+        self.xp.get_default_memory_pool().free_all_blocks()
         shared = self.xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
         why_not = self._unfused() or unfit(plan, program, lambda a: int(a.data.ptr), shared)
         if not why_not:

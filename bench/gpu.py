@@ -40,7 +40,10 @@ from mlpkit_backends.plan import Plan
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "mlpkit"  # as its backend compiles steps
-STEPS = 768  # handed over at a time, an epoch's: training waits for the device as rarely
+OP_BY_OP = f"{OURS} op by op"
+# Handed over at a time, an epoch's: training waits for the device as rarely. Op by op, where so
+# many take seconds and a wait is nothing beside them, CHUNK.
+STEPS = 768
 APART = 1e-4  # how far the first losses of two contenders may be from each other, relatively
 Findings = Iterator[tuple[Any, ...]]  # a name, what was found, and for errors how large it may be
 
@@ -125,7 +128,7 @@ def levels(backend: Backend) -> dict[str, Callable[[Plan], Step]]:
             return CapturedStep(plan, plan.program, CudaDevice(plan.dtype))
 
         found[f"{OURS} as graphs of cuBLAS's products"] = graphs
-    return found | {f"{OURS} op by op": lambda plan: EagerStep(backend, plan)}
+    return found | {OP_BY_OP: lambda plan: EagerStep(backend, plan)}
 
 
 def in_turns(
@@ -137,10 +140,10 @@ def in_turns(
     data = benchmark.random_images()
     for workload, optimizer in given.cases or cases():
         size = benchmark.WORKLOADS[workload]
-        turns = Turns(size, STEPS)
+        turns = Turns(size)
         case = benchmark.Case(backend.name, workload, optimizer, size, "float32")
         for name, make in contenders(case, data).items():
-            turns.add(name, make)
+            turns.add(name, make, benchmark.CHUNK if name == OP_BY_OP else STEPS)
         turns.go(given.rounds, given.seconds)
         yield f"{workload} {optimizer}", {"steps": turns.how(OURS)} | turns.row(OURS)
         yield from apart(f"{workload} {optimizer}", turns)

@@ -32,19 +32,18 @@ def largest_relative_error(a: Any, b: Any) -> float:
 
 
 class Turns:
-    """Contenders in this process, which are handed so many steps at a time. One that fails is left
-    out from then on, with what it said."""
+    """Contenders in this process. One that fails is left out from then on, with what it said."""
 
-    def __init__(self, batch_size: int, steps: int = benchmark.CHUNK) -> None:
-        self.batch_size, self.steps = batch_size, steps
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
         self.runs: dict[str, tuple[Run, Iterator[Any], list[float]]] = {}
         self.losses: dict[str, Any] = {}  # the first that each had: of the same steps
         self.left_out: dict[str, str] = {}
 
-    def add(self, name: str, make: Any) -> None:
-        """Make a contender by make(), and let it warm up."""
+    def add(self, name: str, make: Any, steps: int = benchmark.CHUNK) -> None:
+        """Make a contender by make(), and let it warm up. steps: how many at a time."""
         try:
-            run, batches = make(), benchmark.orders(self.batch_size, self.steps)
+            run, batches = make(), benchmark.orders(self.batch_size, steps)
             self.losses[name] = np.asarray(run(next(batches)))
         except Exception as error:  # whatever it is, the others go on
             self.leave_out(name, error)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 IMAGES = 50_000
 ROUNDS = 5
+RARELY = 0.05  # s between two waits for a device: training waits no more often
 Data = tuple[Any, Any, Any]  # images, labels, mean image
 # The recipes' batch size by workload, and their learning rate by optimizer.
 WORKLOADS = {"tinynet": RECIPES["tinynet"].batch_size, "fcn": RECIPES["sgd"].batch_size}
@@ -131,12 +132,23 @@ def rate(run: Callable[[Any], Any], batches: Iterator[Any], seconds: float) -> f
     return done / took
 
 
+def chunk_of(run: Callable[[Any], Any], batch_size: int) -> int:
+    """How many steps to hand over at a time: CHUNK, twice that, and so on, as many as fit into
+    RARELY and an epoch."""
+    fitting = min(RARELY * rate(run, orders(batch_size), 0), IMAGES // batch_size)
+    steps = CHUNK
+    while 2 * steps <= fitting:
+        steps *= 2
+    return steps
+
+
 def measure(case: Case, data: Data, seconds: float) -> dict[str, Any]:
     """A case's figures for the table and the JSON: iterations per second in each of ROUNDS rounds
-    that take `seconds` together, after a chunk that warms up, and their median."""
+    that take `seconds` together, after two chunks that warm up, and their median."""
     with load(case.backend).failures():
-        run, batches = CaseRun(case, data), orders(case.batch_size)
-        run(next(batches))
+        run = CaseRun(case, data)
+        run(next(orders(case.batch_size)))
+        batches = orders(case.batch_size, chunk_of(run, case.batch_size))
         rates = [rate(run, batches, seconds / ROUNDS) for _ in range(ROUNDS)]
     return asdict(case) | {
         "steps": run.how,

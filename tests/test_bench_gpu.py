@@ -116,6 +116,21 @@ def test_a_gpu_has_graphs_of_cublas_products_between(
     assert all(error <= limit for _, error, limit in errors)
 
 
+def test_op_by_op_is_not_handed_an_epoch(
+    given: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: dict[str, set[int]] = {}
+
+    def watched(case: benchmark.Case, data: benchmark.Data, make: Any) -> Any:
+        seen = handed.setdefault(make.__name__, set())
+        return lambda order: seen.add(len(order)) or order[:, 0] + 1.0
+
+    monkeypatch.setattr(benchmark, "CaseRun", watched)
+    monkeypatch.setattr(Turns, "how", lambda self, name: "")
+    list(gpu.rates(load("numpy"), given))
+    assert handed == {"compile": {64}, "<lambda>": {benchmark.CHUNK}}
+
+
 def test_cases_by_name() -> None:
     assert gpu.chosen("fcn-adam,tinynet-sgd") == [("fcn", "adam"), ("tinynet", "sgd")]
     with pytest.raises(argparse.ArgumentTypeError, match="lenet-sgd: the cases are tinynet-sgd, "):
@@ -171,9 +186,9 @@ def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     def losing(by: float) -> Any:
         return lambda order: np.where(np.arange(len(order)) < 32, 1 + by, 7 * by)
 
-    turns = Turns(32, 64)
+    turns = Turns(32)
     for name, by in (("ours", 0.0), ("rounding", 1e-7), ("something else", 0.01)):
-        turns.add(name, lambda by=by: losing(by))
+        turns.add(name, lambda by=by: losing(by), 32 if by else 64)
     turns.add("cannot", lambda: 1 / 0)
     assert turns.apart("ours") == pytest.approx({"rounding": 1e-7, "something else": 0.01})
     assert all(np.isnan(error) for error in turns.apart("cannot").values())

@@ -90,6 +90,29 @@ def test_the_rate_counts_iterations_by_the_clock(monkeypatch: pytest.MonkeyPatch
     assert benchmark.rate(chunk, orders(), 1e-9) == pytest.approx(80.0)  # one chunk
 
 
+@pytest.mark.parametrize(
+    ("each", "batch_size", "expected"),
+    [
+        (0.01, 16, 32),  # s: 32 take more than 0.05 s
+        (0.0004, 16, 64),  # 128 would take 0.0512 s
+        (0.0003, 16, 128),
+        (1e-6, 16, 128),  # an epoch of 2100 has 131
+        (1e-6, 65, 32),
+    ],
+)
+def test_as_many_steps_at_a_time_as_a_device_is_let_alone_for(
+    each: float, batch_size: int, expected: int, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+
+    def run(order: np.ndarray) -> np.ndarray:
+        clock[0] += each * len(order)
+        return order[:, 0]
+
+    assert benchmark.chunk_of(run, batch_size) == expected
+
+
 def test_a_table_a_file_and_a_picture(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

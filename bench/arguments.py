@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mlpkit.checks import check_counts, check_positive
@@ -17,7 +18,7 @@ def checked(convert: Callable[[str], Any], check: Callable[..., None]) -> Callab
             value = convert(text)
             check(value=value)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
+            raise argparse.ArgumentTypeError(str(error).removeprefix("value ")) from error
         return value
 
     return parse
@@ -25,3 +26,14 @@ def checked(convert: Callable[[str], Any], check: Callable[..., None]) -> Callab
 
 positive = checked(float, check_positive)
 count = checked(int, check_counts)
+
+
+def folder(text: str) -> Path:
+    """A folder for figures, made where it isn't there."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = f"{path} can't be made ({error.strerror}): name another folder"
+        raise argparse.ArgumentTypeError(said) from error
+    return path

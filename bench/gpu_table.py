@@ -161,9 +161,11 @@ def main() -> None:
     path = parser.parse_args().file
     try:
         content = json.loads(path.read_text())
+        cases = measured(content)
     except (OSError, ValueError) as error:
         sys.exit(f"{path} is no file of bench/gpu.py's: {error}")
-    cases = measured(content) if isinstance(content, dict) else {}
+    except AttributeError:  # something in it isn't an object
+        sys.exit(f"{path} is no file of bench/gpu.py's")
     if not cases:
         sys.exit(f"{path} has no rates yet: bench/gpu.py rates, torch and jax write them")
     console = Console(width=110)

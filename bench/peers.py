@@ -5,8 +5,9 @@
 
 Needs `pip install -e ".[bench]"`. Where OPENBLAS_CORETYPE is set, NumPy's and SciPy's BLAS run
 slower than they could: unset it. Each contender is a process of its own with all cores; in each
-round each has its turn, so that what else the machine does falls on all alike. A row's ratios are
-medians over the rounds of mlpkit's rate to that contender's in the same round. Writes
+round each has its turn. What else the machine does falls on all, but not on all alike: threads that
+wait for each other lose most. A row's ratios are medians over the rounds of mlpkit's rate to that
+contender's in the same round. Writes
 bench/results/cpu-PROCESSOR.json and .png, beside what is there of other workloads and optimizers
 where that was measured in the same way: a virtual machine may call any processor by one name.
 """
@@ -15,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,9 +34,10 @@ from mlpkit.plotting import save
 from mlpkit.provenance import versions
 from mlpkit.run_files import write_json
 from mlpkit_backends import BackendUnavailable, load
+from mlpkit_backends.threads import thread_count
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
-from bench.arguments import count, positive
+from bench.arguments import count, folder, positive
 from bench.contenders import CONTENDERS, LACKING
 from bench.turns import figures
 from bench.workload import Run
@@ -51,6 +55,8 @@ def build(name: str, workload: str, optimizer: str) -> tuple[Run, Any]:
 
 def serve(name: str, workload: str, optimizer: str) -> None:
     """A contender's process: for each line of input, a number of seconds, a line with the rate."""
+    if hasattr(os, "sched_setaffinity"):  # not every library takes a number of threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: thread_count()])
     run, batches = build(name, workload, optimizer)
     run(next(batches))  # warms up: compilers, thread pools, memory
     print("ready", flush=True)
@@ -104,6 +110,7 @@ def compare(workload: str, optimizer: str, rounds: int, seconds: float) -> list[
     contenders = [Contender(name, workload, optimizer) for name in names]
     for _ in range(rounds):
         for contender in contenders:
+            time.sleep(benchmark.PAUSE)
             contender.go(seconds)
     said_last = [contender.stop() for contender in contenders]
     ours = contenders[names.index(OURS)].rates
@@ -160,9 +167,11 @@ def found_before(
 def main() -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=count, default=5)
-    parser.add_argument("--seconds", type=positive, default=2.0, help="a contender's turn")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the figures")
+    parser.add_argument("--rounds", type=count, default=5, help="of turns; default: 5")
+    parser.add_argument(
+        "--seconds", type=positive, default=2.0, help="a contender's turn; default: 2"
+    )
+    parser.add_argument("--out", type=folder, default=RESULTS, help="the folder for the figures")
     parser.add_argument("--workload", choices=list(benchmark.WORKLOADS))
     parser.add_argument("--optimizer", choices=list(benchmark.LEARNING_RATES))
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
@@ -188,12 +197,12 @@ def main() -> None:
     }
     target = benchmark.results_path(given.out, "cpu")
     results = found_before(target, about, cases)
-    given.out.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial.json")  # what is measured outlives a stop
     try:
         for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
             rows = compare(*case, given.rounds, given.seconds)
             results += rows
-            write_json(target, {**about, "results": results})  # what is measured outlives a stop
+            write_json(partial, {**about, "results": results})
             nearest = min(rows[1:], key=lambda row: row["mlpkit_is_times_as_fast"])
             print(
                 f"{' '.join(case):14} {rows[0]['iterations_per_second']:6.0f} it/s, "
@@ -201,7 +210,8 @@ def main() -> None:
                 flush=True,
             )
     except KeyboardInterrupt:
-        sys.exit(f"stopped; the cases above are in {target}" if results else "stopped")
+        sys.exit(f"stopped; the cases above are in {partial}" if results else "stopped")
+    partial.replace(target)
     show(results)
     title = benchmark.title(about, "float32")
     save(benchmark.bar_figure(results, title, "contender"), target.with_suffix(".png"))

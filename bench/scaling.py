@@ -33,7 +33,7 @@ from mlpkit.run_files import write_json
 from mlpkit_backends import BackendUnavailable, load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it is run by its path
-from bench.arguments import positive
+from bench.arguments import folder, positive
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
@@ -74,9 +74,9 @@ def gemm_seconds(batch_size: int, width: int) -> float:
 def point(backend: str, batch_size: int, width: int, seconds: float) -> dict[str, Any]:
     """One point's figures, in this process."""
     case = benchmark.Case(backend, str(width), "sgd", batch_size, "float32")
-    measured = benchmark.measure(case, benchmark.random_images(), seconds)
+    (measured,) = benchmark.measure([case], benchmark.random_images(), seconds)
     peak = peak_rss_bytes()
-    time.sleep(0.2)  # until the workers' threads have gone to sleep
+    time.sleep(benchmark.PAUSE)
     return {
         "batch_size": batch_size,
         "width": width,
@@ -116,9 +116,9 @@ def scaling_figure(results: list[dict[str, Any]], title: str) -> Figure:
 def main() -> None:
     """Measure each point in a process of its own, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=positive, default=3.0, help="for each point")
-    parser.add_argument("--backend", default="numba")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the figures")
+    parser.add_argument("--seconds", type=positive, default=3.0, help="for each point; default: 3")
+    parser.add_argument("--backend", default="numba", help="default: numba")
+    parser.add_argument("--out", type=folder, default=RESULTS, help="the folder for the figures")
     parser.add_argument("--point", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.point:
@@ -131,7 +131,7 @@ def main() -> None:
     machine = benchmark.machine()
     about = machine | {"backend": given.backend, "seconds": given.seconds}
     target = benchmark.results_path(given.out, f"scaling-{given.backend}")
-    given.out.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial.json")  # what is measured outlives a stop
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
     console = Console(stderr=True)
     results = []
@@ -142,7 +142,7 @@ def main() -> None:
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             row = json.loads(said)
             results.append(row)
-            write_json(target, {**about, "results": results})  # what is measured outlives a stop
+            write_json(partial, {**about, "results": results})
             print(
                 f"batch {size:5} width {width:5}  {row['iterations_per_second']:8.1f} it/s, "
                 f"{row['iterations_per_second'] / row['limit']:.2f} of the limit, "
@@ -152,7 +152,8 @@ def main() -> None:
     except subprocess.CalledProcessError:
         sys.exit("the point above couldn't be measured")  # in its own words, which it has printed
     except KeyboardInterrupt:
-        sys.exit(f"stopped; the points above are in {target}" if results else "stopped")
+        sys.exit(f"stopped; the points above are in {partial}" if results else "stopped")
+    partial.replace(target)
     title = f"3072 → width → 10, SGD, float32, {given.backend}, {machine['processor']}"
     save(scaling_figure(results, title), target.with_suffix(".png"))
     print(target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 IMAGES = 50_000
 ROUNDS = 5
+PAUSE = 0.2  # s before a turn, in which the threads of the one before go to sleep
 RARELY = 0.05  # s between two waits for a device: training waits no more often
 Data = tuple[Any, Any, Any]  # images, labels, mean image
 # The recipes' batch size by workload, and their learning rate by optimizer.
@@ -142,27 +143,44 @@ def chunk_of(run: Callable[[Any], Any], batch_size: int) -> int:
     return steps
 
 
-def measure(case: Case, data: Data, seconds: float) -> dict[str, Any]:
-    """A case's figures for the table and the JSON: iterations per second in each of ROUNDS rounds
-    that take `seconds` together, after two chunks that warm up, and their median."""
-    with load(case.backend).failures():
-        run = CaseRun(case, data)
-        run(next(orders(case.batch_size)))
-        batches = orders(case.batch_size, chunk_of(run, case.batch_size))
-        rates = [rate(run, batches, seconds / ROUNDS) for _ in range(ROUNDS)]
-    return asdict(case) | {
-        "steps": run.how,
-        "iterations_per_second": statistics.median(rates),
-        "rounds": [round(rate, 2) for rate in rates],
-    }
+def measure(cases: Sequence[Case], data: Data, seconds: float) -> list[dict[str, Any]]:
+    """Each case's figures for the table and the JSON: iterations per second in each of ROUNDS
+    rounds, and their median. A case has `seconds` in all, after two chunks that warm up. In each
+    round each has its turn, so that no moment in which the machine does something else is one
+    case's alone."""
+    runs = []
+    for case in cases:
+        with load(case.backend).failures():
+            run = CaseRun(case, data)
+            run(next(orders(case.batch_size)))
+            runs.append((case, run, orders(case.batch_size, chunk_of(run, case.batch_size))))
+    rates: dict[Case, list[float]] = {case: [] for case in cases}
+    for _ in range(ROUNDS):
+        for case, run, batches in runs:
+            time.sleep(PAUSE)
+            with load(case.backend).failures():
+                rates[case].append(rate(run, batches, seconds / ROUNDS))
+    return [
+        asdict(case)
+        | {
+            "steps": run.how,
+            "iterations_per_second": statistics.median(rates[case]),
+            "rounds": [round(rate, 2) for rate in rates[case]],
+        }
+        for case, run, _ in runs
+    ]
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on and with."""
+def machine(backends: Iterable[str] = ()) -> dict[str, Any]:
+    """What the figures were measured on and with; where one of these backends ran on a GPU, that,
+    too."""
     from mlpkit_backends.cpu import blas_libraries, processor_name
 
+    processor = processor_name()
+    gpus = {load(name).device_name() for name in backends} - {processor}
     return {
-        "processor": processor_name(),
+        **({"gpu": gpus.pop()} if gpus else {}),
+        "processor": processor,
         "threads": thread_count(),
         "blas": blas_libraries(),
         "versions": versions(),
@@ -181,9 +199,11 @@ def results_path(folder: Path, kind: str) -> Path:
     return folder / f"{kind}-{slug(processor_name())}.json"
 
 
-def title(machine: dict[str, Any], dtype: str) -> str:
-    """What a picture's figures were measured on."""
-    return f"{machine['processor']}, {machine['threads']} threads, {dtype}"
+def title(machine: dict[str, Any], dtype: str = "") -> str:
+    """What figures were measured on, in words."""
+    gpu = machine.get("gpu")
+    about = [*([gpu] if gpu else []), machine["processor"], f"{machine['threads']} threads"]
+    return ", ".join([*about, dtype] if dtype else about)
 
 
 def bar_figure(results: list[dict[str, Any]], title: str, label: str = "backend") -> Figure:

@@ -214,12 +214,12 @@ class Dropout(Layer):
         )
         self.step += 1
         self.keep((mask,))
-        return self.backend.dropout(x, mask, self.keep_prob)
+        return self.backend.dropout(x, mask, float(self.keep_prob))
 
     def backward(self, dout: Array) -> Array:
         for mask in self.take_kept():
             check_gradient(self, dout, mask.shape)
-            dout = self.backend.dropout(dout, mask, self.keep_prob)
+            dout = self.backend.dropout(dout, mask, float(self.keep_prob))
         return dout
 
 
@@ -244,7 +244,8 @@ class Activation(Layer):
     @property
     def settings(self) -> tuple[float, ...]:
         """What the op takes after x."""
-        return tuple(getattr(self, name) for name in self.setting_names)
+        # Python's, as NumPy's float64 would make float32 arrays float64.
+        return tuple(float(getattr(self, name)) for name in self.setting_names)
 
     def forward(self, x: Array) -> Array:
         check_floats(f"layer {self.name}", x)

@@ -194,10 +194,10 @@ class RecipesDisplay:
             )
 
 
-def print_rates(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    """Print a benchmark's table: the median and the range of the rounds."""
+def print_rates(title: str, results: list[dict[str, Any]]) -> None:
+    """Print a benchmark's title and table: the median and the range of the rounds."""
     console = Console(highlight=False)
-    console.print(f"{machine['processor']}, {machine['threads']} threads", markup=False)
+    console.print(title, markup=False)
     table = Table("workload", "optimizer", "batch", "backend")
     table.add_column("iterations/s", justify="right")
     table.add_column("lowest - highest", justify="right")

@@ -44,7 +44,7 @@ DAMAGED_HISTORY = "history.damaged.csv"
 RUN = "mlpkit.run"
 # What a resumed run may change, and of this, what may change the last bits from there on, as the
 # packages' versions may, too.
-AFFECTS_BITS = ("backend", "device", "threads")
+AFFECTS_BITS = ("backend", "device", "threads", "library_threads")
 MAY_CHANGE = (
     *("name", "recipe", "epochs", "patience", "min_delta", "data"),
     *(*AFFECTS_BITS, "versions"),
@@ -259,9 +259,9 @@ def check_same(run: Run, recorded: dict[str, Any]) -> None:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What makes other bits from here on, in a line; none where all is as it was."""
     changed = [
-        f"{key} {before.get(key)} before, now {now[key]}"
+        f"{key} {before[key]} before, now {now[key]}"
         for key in AFFECTS_BITS
-        if before.get(key) != now[key]
+        if before.get(key, now[key]) != now[key]
     ]
     old, new = before.get("versions", {}), now["versions"]
     changed += [

@@ -222,6 +222,7 @@ class Run:
             "backend": self.backend.name,
             "device": self.backend.device_name(),
             "threads": thread_count(),
+            "library_threads": self.backend.library_threads(),
             "data": str(data.folder.resolve()),
             "data_sha256": data_hashes(data.folder),
             "versions": versions(),

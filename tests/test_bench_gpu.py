@@ -392,9 +392,21 @@ def test_tables_and_a_chart_of_what_was_found(
     assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_no_rates_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"device": {"device": "a card"}}', "has no rates yet"),
+        ('{"rates": 3}', r"is no file of bench/gpu\.py's$"),
+        ('{"rates": {"tinynet sgd": 3}}', r"is no file of bench/gpu\.py's$"),
+        ("[1]", r"is no file of bench/gpu\.py's$"),
+        ("{", r"is no file of bench/gpu\.py's: Expecting"),
+    ],
+)
+def test_no_rates_are_a_sentence(
+    content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "cuda-card.json"
-    file.write_text('{"device": {"device": "a card"}}')
+    file.write_text(content)
     monkeypatch.setattr(sys, "argv", ["gpu_table.py", str(file)])
-    with pytest.raises(SystemExit, match="has no rates yet"):
+    with pytest.raises(SystemExit, match=said):
         gpu_table.main()

@@ -26,9 +26,11 @@ def refused(script: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("peers.py --rounds 0", "--rounds: value must be a whole number, at least 1; got 0"),
-        ("peers.py --seconds inf", "--seconds: value must be positive and finite; got inf"),
-        ("scaling.py --seconds -1", "--seconds: value must be positive and finite; got -1.0"),
+        ("peers.py --rounds 0", "--rounds: must be a whole number, at least 1; got 0"),
+        ("peers.py --seconds inf", "--seconds: must be positive and finite; got inf"),
+        ("scaling.py --seconds -1", "--seconds: must be positive and finite; got -1.0"),
+        ("peers.py --out /dev/null", "/dev/null can't be made (File exists): name another folder"),
+        ("scaling.py --out /dev/null/x", "can't be made (Not a directory): name another folder"),
         ("scaling.py --backend foo", "backend must be one of auto, cupy, numba, numpy; got 'foo'"),
     ],
 )

@@ -204,6 +204,22 @@ def test_settings_of_numpys_own_leave_the_dtype_alone(backend: Backend, make) ->
     assert backend.to_numpy(layer.backward(x)).dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("make", "setting"),
+    [
+        (lambda: LeakyReLU(0.1), "negative_slope"),
+        (lambda: SELU(), "scale"),
+        (lambda: Dropout(0.5, seed=1), "keep_prob"),
+    ],
+)
+def test_settings_changed_to_numpys_own_leave_it_alone(backend: Backend, make, setting) -> None:
+    x = backend.asarray(np.linspace(-1, 1, 6), "float32")
+    layer = make()
+    setattr(layer, setting, np.float64(0.3))
+    assert backend.to_numpy(layer.forward(x)).dtype == np.float32
+    assert backend.to_numpy(layer.backward(x)).dtype == np.float32
+
+
 @pytest.mark.parametrize("kind", [LeakyReLU, ELU, SELU, Dropout])
 def test_settings_that_are_no_numbers(kind) -> None:
     with pytest.raises(ValueError, match=r"(slope|alpha|keep_prob) must be a number; got 'a'"):

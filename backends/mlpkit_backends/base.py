@@ -100,6 +100,11 @@ class Backend:
         """The device in words, for a person."""
         return "the array library's default device"
 
+    def library_threads(self) -> dict[str, int]:
+        """How many threads each library has on whose number the bits depend, by its name; the base
+        has none."""
+        return {}
+
     def details(self) -> dict[str, str]:
         """What there is to know about the device, for a person: by name, in words."""
         return {"device": self.device_name()}

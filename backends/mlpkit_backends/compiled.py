@@ -40,6 +40,10 @@ class NumbaBackend(NumpyBackend):
         super().__init__()
         self.name = "numba"
 
+    def library_threads(self) -> dict[str, int]:
+        most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        return super().library_threads() | {"numba": most}
+
     def build(self, plan: Plan, program: Program) -> Step:
         return CompiledStep(plan, program)
 

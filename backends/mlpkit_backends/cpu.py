@@ -33,6 +33,9 @@ class NumpyBackend(Backend):
             "BLAS": ", ".join(blas),
         }
 
+    def library_threads(self) -> dict[str, int]:
+        return {pool["internal_api"]: pool["num_threads"] for pool in blas_pools()}
+
     # Arrays that are made here begin with a cache line.
 
     def asarray(self, a: Any, dtype: str | None = None) -> Array:
@@ -91,13 +94,17 @@ class NumpyBackend(Backend):
 
 def blas_libraries() -> dict[str, str | None]:
     """The processor that each BLAS was made for, of those that NumPy and SciPy bring."""
-    from threadpoolctl import threadpool_info
-
     return {
         f"{pool['internal_api']} {pool['version']}": pool.get("architecture")
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
+        for pool in blas_pools()
     }
+
+
+def blas_pools() -> list[dict[str, Any]]:
+    """What threadpoolctl knows of each BLAS in this process."""
+    from threadpoolctl import threadpool_info
+
+    return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
 def processor_name() -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from mlpkit.checkpoint import load_weights
 from mlpkit.recording import Every
@@ -236,6 +238,17 @@ def test_patience_given_anew(data: Path, tmp_path: Path) -> None:
     assert final(tmp_path / "run") == final(tmp_path / "whole")
     again = train(data, tmp_path / "run", **settings, patience=1)  # it has waited for longer
     assert (again.summary["epochs"], again.history.epochs) == (6, run.history.epochs)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="BLAS has no second thread here")
+def test_other_threads_of_a_library_are_said(data: Path, tmp_path: Path) -> None:
+    """As where OMP_NUM_THREADS is set when a run is resumed."""
+    said: list[str] = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            train(data, tmp_path, backend="numpy", epochs=threads, say=said.append)
+    expected = r"bits may differ from here on: library_threads {'\w+': 1} before, now {'\w+': 2}$"
+    assert any(re.search(expected, line) for line in said)
 
 
 def test_another_backend_is_said(data: Path, tmp_path: Path, stopped: Path) -> None:

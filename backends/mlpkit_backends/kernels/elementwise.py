@@ -169,7 +169,7 @@ def drop(x: Any, mask: Any, keep_prob: Any) -> None:
 def cross_entropy(scores: Any, labels: Any, factor: Any, d: Any) -> Any:
     """factor Σ_n -log softmax(scores)[n, labels[n]]; d ← its gradient by the scores (N, C)."""
     real = scores.dtype.type
-    factor, total = real(factor), real(0)
+    factor, total = real(factor), 0.0  # float64, or tens of thousands of losses would lose digits
     for n in range(scores.shape[0]):
         row, out = scores[n], d[n]
         largest = row.max()

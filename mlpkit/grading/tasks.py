@@ -414,12 +414,14 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         answer["held"] = np.array([int(key in best) for _, key in parameters(model.net)])
     if settings.get("best") and answer["held"].all():
         copies = {name: a.copy() for name, a in best.items()}
+        before = {name: float(a.sum()) for name, a in best.items()}
         for layer, key in parameters(model.net):
             layer.params[key] += 1.0
+        after = {name: float(a.sum()) for name, a in best.items()}
         moved = [
             name
-            for name, a in best.items()
-            if not np.array_equal(taken(names, a), taken(names, copies[name]), equal_nan=True)
+            for name, total in before.items()
+            if not np.array_equal(after[name], total, equal_nan=True)
         ]
         for layer, key in parameters(model.net):
             layer.params[key] = copies[key]

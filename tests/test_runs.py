@@ -159,7 +159,7 @@ def test_the_configuration_is_complete(run: Path, data: Path) -> None:
         },
     }
     assert {key: config[key] for key in expected} == expected
-    assert config.keys() - expected.keys() == {"device", "threads", "versions"}
+    assert config.keys() - expected.keys() == {"device", "threads", "library_threads", "versions"}
     assert config["device"]
     assert config["versions"]["numpy"] == np.__version__
     assert {"python", "mlpkit", "scipy"} <= config["versions"].keys()

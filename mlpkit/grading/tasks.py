@@ -414,6 +414,7 @@ def train(names: Names, arrays: Arrays, settings: Settings) -> Arrays:
         answer["held"] = np.array([int(key in best) for _, key in parameters(model.net)])
     if settings.get("best") and answer["held"].all():
         copies = {name: a.copy() for name, a in best.items()}
+        # By sums: more copies of the largest network reach the limit of memory.
         before = {name: float(a.sum()) for name, a in best.items()}
         for layer, key in parameters(model.net):
             layer.params[key] += 1.0

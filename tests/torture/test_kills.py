@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tests.conftest import Torture
 from tests.small_runs import WORKER, environment, final, train, write_data
@@ -117,7 +118,8 @@ def test_killed_between_any_two_writes(
     for at in tried:
         out = tmp_path / f"at{at}"
         assert run(out, at) is None
-        train(data, out, epochs=2)
+        with threadpool_limits(1):
+            train(data, out, epochs=2)
         assert final(out) == whole
         assert {path.name for path in out.iterdir()} == LEFT
     torture.figure(f"kills: at {len(tried)} of the {calls} file operations of a run, none lost")

@@ -55,8 +55,6 @@ def build(name: str, workload: str, optimizer: str) -> tuple[Run, Any]:
 
 def serve(name: str, workload: str, optimizer: str) -> None:
     """A contender's process: for each line of input, a number of seconds, a line with the rate."""
-    if hasattr(os, "sched_setaffinity"):  # not every library takes a number of threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: thread_count()])
     run, batches = build(name, workload, optimizer)
     run(next(batches))  # warms up: compilers, thread pools, memory
     print("ready", flush=True)
@@ -179,6 +177,8 @@ def main() -> None:
     if given.serve:
         serve(*given.serve)
         return
+    if hasattr(os, "sched_setaffinity"):  # of contenders, too: not all take a number of threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: thread_count()])
     try:
         load("numba")  # its absence is said before anything is measured
     except (BackendUnavailable, ValueError) as error:
@@ -196,8 +196,10 @@ def main() -> None:
         "dtype": "float32",
     }
     target = benchmark.results_path(given.out, "cpu")
-    results = found_before(target, about, cases)
-    partial = target.with_suffix(".partial.json")  # what is measured outlives a stop
+    # What is measured outlives a stop, and doesn't take the place of whole figures.
+    partial = target.with_suffix(".partial.json")
+    results = found_before(partial if partial.is_file() else target, about, cases)
+    before = len(results)
     try:
         for case in track(cases, "measuring", console=Console(stderr=True), transient=True):
             rows = compare(*case, given.rounds, given.seconds)
@@ -210,7 +212,7 @@ def main() -> None:
                 flush=True,
             )
     except KeyboardInterrupt:
-        sys.exit(f"stopped; the cases above are in {partial}" if results else "stopped")
+        sys.exit(f"stopped; the cases above are in {partial}" if results[before:] else "stopped")
     partial.replace(target)
     show(results)
     title = benchmark.title(about, "float32")

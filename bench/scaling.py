@@ -131,7 +131,8 @@ def main() -> None:
     machine = benchmark.machine()
     about = machine | {"backend": given.backend, "seconds": given.seconds}
     target = benchmark.results_path(given.out, f"scaling-{given.backend}")
-    partial = target.with_suffix(".partial.json")  # what is measured outlives a stop
+    # What is measured outlives a stop, and doesn't take the place of whole figures.
+    partial = target.with_suffix(".partial.json")
     points = {(size, WIDTH) for size in BATCH_SIZES} | {(BATCH_SIZE, width) for width in WIDTHS}
     console = Console(stderr=True)
     results = []

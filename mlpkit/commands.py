@@ -146,9 +146,9 @@ def bench(
         for _, group in groupby(chosen, lambda case: (case.workload, case.optimizer)):
             progress(len(results), len(chosen))
             results += benchmark.measure(list(group), data, seconds)
-            if json is not None:  # what is measured outlives a stop
-                write_json(json, {**machine, "results": results})
     print_rates(benchmark.title(machine), results)
+    if json is not None:
+        write_json(json, {**machine, "results": results})
     if plot is not None:
         save(benchmark.bar_figure(results, benchmark.title(machine, dtype)), plot)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("numba")
+from bench import peers
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
@@ -40,25 +43,64 @@ def test_what_cannot_be_measured(arguments: str, said: str) -> None:
 
 @pytest.mark.parametrize("differing", ["blas", "seconds", "versions"])
 def test_figures_of_another_machine_are_not_mixed(tmp_path: Path, differing: str) -> None:
-    from bench.peers import found_before
     from mlpkit.benchmark import machine
 
     target, cases = tmp_path / "cpu.json", [("fcn", "sgd")]
     rows = [{"workload": "fcn", "optimizer": rule} for rule in ("sgd", "adam")]
     about: dict[str, Any] = machine() | {"seconds": 2.0}
-    assert found_before(target, about, cases) == []
+    assert peers.found_before(target, about, cases) == []
     target.write_text(json.dumps({**about, "results": rows}))
-    assert found_before(target, about, cases) == rows[1:]
+    assert peers.found_before(target, about, cases) == rows[1:]
     target.write_text(json.dumps({**about, differing: "other", "results": rows}))
     with pytest.raises(SystemExit, match=f"measured with another {differing}: name another folder"):
-        found_before(target, about, cases)
-    assert found_before(target, about, [*cases, ("fcn", "adam")]) == []  # all are measured anew
+        peers.found_before(target, about, cases)
+    assert (
+        peers.found_before(target, about, [*cases, ("fcn", "adam")]) == []
+    )  # all are measured anew
+
+
+def test_what_is_measured_before_a_stop_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, str]] = []
+    lasts = 2  # cases, until Ctrl-C
+
+    def compare(workload: str, optimizer: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+        if len(asked) == lasts:
+            raise KeyboardInterrupt
+        asked.append((workload, optimizer))
+        figures = {"iterations_per_second": 2.0, "rounds": [2.0], "mlpkit_is_times_as_fast": 1.0}
+        names = ("mlpkit numba", "JAX scan")
+        about = {"workload": workload, "optimizer": optimizer}
+        return [{"contender": name, **about, **figures} for name in names]
+
+    def run(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["peers.py", "--out", str(tmp_path), *options])
+        peers.main()
+
+    monkeypatch.setattr(peers, "compare", compare)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    target = peers.benchmark.results_path(tmp_path, "cpu")
+    partial = target.with_suffix(".partial.json")
+    with pytest.raises(SystemExit, match=f"^stopped; the cases above are in {partial}$"):
+        run("--workload", "fcn")
+    assert not target.exists()
+    with pytest.raises(SystemExit, match=r"^stopped$"):
+        run("--workload", "tinynet")
+    lasts = 9
+    run("--workload", "fcn", "--optimizer", "adam")
+    assert not partial.exists()
+    rows = json.loads(target.read_text())["results"]
+    kept = dict.fromkeys((row["workload"], row["optimizer"]) for row in rows)
+    assert list(kept) == [("fcn", "sgd"), ("fcn", "sgdm"), ("fcn", "adam")]
+    lasts = 3
+    with pytest.raises(SystemExit, match=r"^stopped$"):
+        run("--workload", "tinynet")
+    assert json.loads(target.read_text())["results"] == rows
 
 
 @pytest.mark.parametrize("content", ["[]", "{bad", "{}", '{"results": [1]}'])
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
-    from bench.peers import found_before
-
     (tmp_path / "cpu.json").write_text(content)
     with pytest.raises(SystemExit, match=r"is no file of bench/peers\.py's"):
-        found_before(tmp_path / "cpu.json", {}, [])
+        peers.found_before(tmp_path / "cpu.json", {}, [])

@@ -41,11 +41,16 @@ class NumbaBackend(NumpyBackend):
         self.name = "numba"
 
     def library_threads(self) -> dict[str, int]:
-        most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        return super().library_threads() | {"numba": most}
+        return super().library_threads() | {"numba": workers()}
 
     def build(self, plan: Plan, program: Program) -> Step:
         return CompiledStep(plan, program)
+
+
+def workers() -> int:
+    """How many threads a step has: numba refuses more than it began with."""
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return min(thread_count(), most)
 
 
 class CompiledStep:
@@ -58,7 +63,7 @@ class CompiledStep:
         self.program, self.dtype = program, dtype
         self.gemm = gemm_address(dtype)  # loads SciPy's BLAS, which the controller then finds
         self.blas = ThreadpoolController().select(user_api="blas")
-        self.workers = min(thread_count(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        self.workers = workers()
         mean = np.empty(0, dtype) if plan.mean is None else np.ravel(plan.mean)
         images = np.ascontiguousarray(plan.images, None if plan.mean is not None else dtype)
         images = images.reshape(len(images), -1)
